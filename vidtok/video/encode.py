@@ -1,0 +1,135 @@
+"""RGB frames into .mp4 or .mkv with x264, tagged BT.709 limited range, timestamps exact.
+
+Bytes depend on the frames only: x264's thread count is fixed, containers carry no dates or random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
+
+from vidtok.errors import OutputError
+from vidtok.video.audio import AudioFeed
+from vidtok.video.beside import BesideFile, cannot_write
+from vidtok.video.colour import EXACT
+from vidtok.video.info import Pixels
+
+LARGEST_TICK_RATE = 2**31 - 1
+X264_THREADS = 4  # a fixed number: the bytes that x264 writes depend on it
+AUDIO_AHEAD = Fraction(1, 2)  # seconds that audio packets may run ahead of the pictures
+FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
+
+
+class EncodedFile:
+    """The .mp4 or .mkv target of a VideoWriter."""
+
+    def __init__(self, path: Path, *, width: int, height: int, time_base: Fraction, rate: Fraction | None,
+                 sample_aspect: Fraction, chroma444: bool, crf: float, audio: BinaryIO | None, force: bool,
+                 primaries: int = 1, transfer: int = 1) -> None:
+        self.path, self._time_base = path, time_base
+        self._format = "yuv444p" if chroma444 or width % 2 or height % 2 else "yuv420p"
+        self._reformatter = VideoReformatter()
+        self._shift: int | None = None
+        self._durations: dict[int, int] = {}  # of frames inside the encoder; x264 does not pass them on
+        self._feed: AudioFeed | None = None
+        self._target = BesideFile(path, force)
+        try:
+            self._container: Any = av.open(self._target.file, "w", format=FORMATS[path.suffix.lower()],
+                                           buffer_size=1 << 18)
+            self._stream = self._add_video(width, height, rate, sample_aspect, crf, primaries, transfer)
+            if audio is not None:
+                self._feed = AudioFeed(audio, self._container)
+            self._container.container_options.update(self._muxer_options())
+            self._container.flags |= av.container.Flags.bitexact.value
+        except (av.FFmpegError, ValueError, OSError) as error:
+            self.discard()
+            raise cannot_write(path, error) from error
+
+    def _add_video(self, width: int, height: int, rate: Fraction | None, sample_aspect: Fraction,
+                   crf: float, primaries: int, transfer: int) -> Any:
+        stream: Any = self._container.add_stream(
+            "libx264", rate=rate or Fraction(25), options={"crf": f"{crf:g}", "preset": "medium"})
+        context = stream.codec_context
+        context.width, context.height, context.pix_fmt = width, height, self._format
+        context.thread_count = X264_THREADS
+        context.sample_aspect_ratio = sample_aspect
+        context.colorspace, context.color_range = 1, 1
+        context.color_primaries, context.color_trc = primaries, transfer
+        context.time_base = self._time_base
+        stream.time_base = self._time_base
+        return stream
+
+    def _muxer_options(self) -> dict[str, str]:
+        if self.path.suffix.lower() != ".mp4":
+            return {}
+        ticks = self._time_base.denominator
+        while ticks < 10_000:
+            ticks *= 2
+        movie = math.lcm(ticks, *(self._feed.rates() if self._feed else ()))
+        return {"movie_timescale": str(movie if movie <= LARGEST_TICK_RATE else ticks),
+                "video_track_timescale": str(ticks)}
+
+    def write(self, pixels: Pixels, pts: int, duration: int) -> None:
+        """One (H, W, 3) frame."""
+        if self._shift is None:
+            # before zero a player shows nothing: begin at zero, sound moved along
+            self._shift = max(0, -pts)
+        frame: Any = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(pixels, format="rgb24"), format=self._format,
+            dst_colorspace=Colorspace.ITU709, src_color_range=ColorRange.JPEG, dst_color_range=ColorRange.MPEG,
+            interpolation=int(Interpolation.BICUBIC | EXACT), threads=1)
+        frame.pts, frame.time_base = pts + self._shift, self._time_base
+        self._durations[frame.pts] = duration
+        self._mux(self._stream.encode(frame))
+
+    def _mux(self, packets: Iterable[Any]) -> None:
+        try:
+            for packet in packets:
+                packet.duration = self._durations.pop(packet.pts)
+                if self._feed:
+                    seconds = packet.dts * packet.time_base + AUDIO_AHEAD
+                    self._mux_audio(seconds)
+                self._container.mux(packet)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise self._wrong(error) from error
+
+    def _mux_audio(self, seconds: Fraction | None) -> None:
+        assert self._feed is not None
+        for packet in self._feed.until(seconds, (self._shift or 0) * self._time_base):
+            self._container.mux(packet)
+
+    def _wrong(self, error: Exception) -> OutputError:
+        if self._feed and isinstance(error, ValueError):
+            return OutputError(f"cannot write {str(self.path)!r}: {self._feed.words} audio may not fit into "
+                               f"{self.path.suffix}; write .mkv or use --audio drop")
+        return cannot_write(self.path, error)
+
+    def finish(self) -> None:
+        """Flushes encoder and muxer and puts the file in place."""
+        try:
+            self._mux(self._stream.encode(None))
+            if self._feed:
+                self._mux_audio(None)
+                self._feed.close()
+            self._container.close()
+        except (av.FFmpegError, OSError, ValueError) as error:
+            if isinstance(error, OutputError):
+                raise
+            raise self._wrong(error) from error
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Leaves no trace."""
+        try:
+            container = getattr(self, "_container", None)
+            if container is not None:
+                container.close()
+        except (av.FFmpegError, OSError, ValueError):
+            pass  # what could not be written is thrown away anyway
+        self._target.discard()
