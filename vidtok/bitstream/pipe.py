@@ -1,0 +1,101 @@
+"""Reading a token file from front to back, as it comes out of a pipe, without its index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from vidtok.bitstream.records import AUDIO, CHUNK, TRAILER, ChunkHead, parse_audio, parse_chunk
+from vidtok.bitstream.source import Front, read_front
+from vidtok.bitstream.trailer import FOOTER_BYTES, Index, check_positions, parse_footer, parse_trailer
+from vidtok.errors import DamagedError, FormatError, TruncatedError
+
+if TYPE_CHECKING:
+    from vidtok.bitstream.reader import Chunk, TokenReader
+
+OnAudio = Callable[[bytes], None] | None
+
+
+def iter_pipe(reader: TokenReader, skip_damaged: bool, on_audio: OnAudio) -> Iterator[Chunk]:
+    """The chunks of a pipe; at the end they are compared with the trailer."""
+    seen = Index()
+    while True:
+        front = _next_front(reader, len(seen))
+        if front.kind == TRAILER:
+            _finish(reader, front, seen)
+            return
+        if front.kind == CHUNK:
+            head = parse_chunk(front.head, reader.header, reader.layout)
+            if head.number != len(seen):
+                raise DamagedError(
+                    f"chunk {head.number} follows where chunk {len(seen)} was due", [len(seen)]
+                )
+            seen.add(front.start, front.record_bytes, front.crc)
+            yield _read_chunk(reader, front, head, skip_damaged)
+        elif front.kind == AUDIO:
+            _hear(reader, front, on_audio, skip_damaged)
+        else:
+            reader.source.skip(front.payload_bytes)
+
+
+def _next_front(reader: TokenReader, number: int) -> Front:
+    try:
+        return read_front(reader.source, reader.seed)
+    except TruncatedError:
+        raise TruncatedError(
+            f"the stream is cut off: it ends after {number} whole chunks, without a trailer"
+        ) from None
+
+
+def _read_chunk(reader: TokenReader, front: Front, head: ChunkHead, skip_damaged: bool) -> Chunk:
+    from vidtok.bitstream.coding import decode_stages
+    from vidtok.bitstream.reader import Chunk, ChunkInfo, check_sizes
+
+    place = reader.layout.place(head.number)
+    info = ChunkInfo(
+        head.number, place.segment, place.first_latent, head.latents, place.first_frame, head.frames, front.start, front.record_bytes
+    )  # fmt: skip
+    check_sizes(head, reader.header)
+    payloads = [reader.source.read(stage.payload_bytes) for stage in head.stages]
+    try:
+        return Chunk(info, decode_stages(payloads, head, reader.header), head.pts)
+    except DamagedError as error:
+        message = f"chunk {head.number}: {error}"
+        if not skip_damaged:
+            raise DamagedError(message, [head.number]) from None
+        return Chunk(info, None, head.pts, message)
+
+
+def _hear(reader: TokenReader, front: Front, on_audio: OnAudio, skip_damaged: bool) -> None:
+    length, crc = parse_audio(front.head)
+    data = reader.source.read(length)
+    if crc32(data) == crc:
+        if on_audio:
+            on_audio(data)
+        return
+    if not skip_damaged:
+        raise DamagedError(f"the audio record at byte {front.start} is damaged: its checksum does not fit")
+    reader.problems.append(f"the audio record at byte {front.start} is damaged")
+
+
+def _finish(reader: TokenReader, front: Front, seen: Index) -> None:
+    """Compare what was seen with what the trailer says, and look that nothing follows."""
+    length, crc = parse_audio(front.head)
+    data = reader.source.read(length)
+    if crc32(data) != crc:
+        raise DamagedError("the trailer is damaged: its checksum does not fit")
+    summary, index = parse_trailer(data, reader.header, reader.header_end, front.start)
+    check_positions(summary, index, reader.header_end, front.start)
+    if len(index) != len(seen):
+        raise DamagedError(f"the trailer knows {len(index)} chunks, {len(seen)} came")
+    wrong = [
+        i for i in range(len(seen)) if (seen.starts[i], seen.crcs[i]) != (index.starts[i], index.crcs[i])
+    ]
+    if wrong:
+        raise DamagedError(f"the trailer knows other chunks {', '.join(map(str, wrong[:9]))}", wrong)
+    if parse_footer(reader.source.read(FOOTER_BYTES)) != front.record_bytes:
+        raise DamagedError("the end of the stream is damaged: its length of the trailer is wrong")
+    if reader.source.some(1):
+        raise FormatError("bytes follow the end of the token file")
+    reader.finish_pipe(summary, index)

@@ -1,0 +1,619 @@
+"""TokenReader: header, counts, timestamps and ids of a token file, reading only the chunks that are asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from vidtok.bitstream.header import FREE_IDS
+from vidtok.bitstream.layout import Layout
+from vidtok.bitstream.records import AUDIO, CHUNK, TRAILER, ChunkHead, parse_audio, parse_chunk
+from vidtok.bitstream.source import Front, Source, read_front, read_header, search_fronts
+from vidtok.bitstream.trailer import (
+    FOOTER_BYTES,
+    Index,
+    Summary,
+    check_positions,
+    parse_footer,
+    parse_trailer,
+)
+from vidtok.errors import DamagedError, FormatError, TruncatedError, UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+RECOVER_HINT = "`vidtok verify` names what is whole, --skip-damaged reads it"
+
+
+@dataclass(frozen=True)
+class ChunkInfo:
+    """Where a chunk stands in the video and in the file. `bytes` is 0 where it has been lost."""
+
+    number: int
+    segment: int
+    first_latent: int
+    latents: int
+    first_frame: int
+    frames: int
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A chunk that was read: ids (n, h, w[, K]) and its frames' timestamps; None with a `problem` if damaged."""
+
+    info: ChunkInfo
+    ids: np.ndarray | None
+    pts: Sequence[int] | None
+    problem: str | None = None
+
+
+class TokenReader:
+    """Reads a token file from a path or a binary file object; a pipe only through `iter_chunks`.
+
+    Opening reads header and trailer. A file without a sound trailer is refused, unless `recover`: then
+    whatever chunks are whole can be read, `problems` says what is wrong. Not for use by two threads at once.
+    """
+
+    def __init__(self, source: str | os.PathLike[str] | BinaryIO, *, recover: bool = False) -> None:
+        self.source = Source(source)
+        self.recover = recover
+        self.problems: list[str] = []
+        self._index: Index | None = None
+        self._summary: Summary | None = None
+        self._last: tuple[int, np.ndarray] | None = None
+        try:
+            self.header, self.seed = read_header(self.source)
+            self.header_end = self._trailer_start = self.source.position
+            self.layout = Layout(self.header)
+            if self.seekable:
+                self._open_index()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- what is known at once ------------------------------------------------------------------
+
+    @property
+    def seekable(self) -> bool:
+        """Whether chunks can be read in any order (not a pipe)."""
+        return self.source.size is not None
+
+    @property
+    def index(self) -> Index:
+        """Where the chunks stand."""
+        if self._index is None:
+            raise UsageError(f"{self.source.name} is a pipe: read it with iter_chunks first")
+        return self._index
+
+    @property
+    def summary(self) -> Summary:
+        """Counts and times of the trailer; on a pipe only after the last chunk."""
+        if self._summary is None:
+            raise UsageError(f"{self.source.name} is a pipe: its counts stand at its end; iterate first")
+        return self._summary
+
+    @property
+    def frames(self) -> int:
+        """Frames of the video (0 where ids were imported and none are known)."""
+        return self.summary.frames
+
+    @property
+    def latents(self) -> int:
+        """Latent frames of the video."""
+        return self.summary.latents
+
+    @property
+    def segments(self) -> int:
+        """Stretches with tokenizer state of their own."""
+        return self.chunk_info(len(self.index) - 1).segment + 1 if len(self.index) else 0
+
+    @property
+    def damaged_source(self) -> bool:
+        """Whether the encoder met damage in the video."""
+        return self.summary.damaged_source
+
+    @property
+    def last_duration(self) -> int:
+        """Ticks the last frame stays."""
+        return self.summary.last_duration
+
+    @property
+    def audio_bytes(self) -> int:
+        """Bytes of the audio records."""
+        return self.summary.audio_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the file (of a pipe: read so far)."""
+        return self.source.position if self.source.size is None else self.source.size
+
+    @property
+    def fps(self) -> Fraction | None:
+        """Frames per second if constant (timestamps rounded to their ticks count as constant), else None."""
+        head, summary = self.header, self._summary
+        if head.time_base is None:
+            return None
+        if summary is None or summary.nominal or summary.frames == 1:
+            return head.fps
+        return 1 / (head.frame_step * head.time_base) if summary.steady and head.frame_step else None
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the first frame's start to the last one's end; None without timestamps."""
+        if self.header.time_base is None:
+            return None
+        summary = self.summary
+        return float((summary.last_pts - summary.first_pts + summary.last_duration) * self.header.time_base)
+
+    # --- chunks and where they stand ------------------------------------------------------------
+
+    @property
+    def chunks(self) -> Sequence[ChunkInfo]:
+        """All chunks, in order."""
+        return _ChunkList(self)
+
+    def chunk_info(self, number: int) -> ChunkInfo:
+        """Where chunk `number` stands."""
+        index = self.index
+        if not 0 <= number < len(index):
+            raise UsageError(f"chunk {number} is not one of the {len(index)} there are")
+        place = self.layout.place(number)
+        latents, frames = self.layout.counts(number, self.latents, self.frames)
+        return ChunkInfo(
+            number, place.segment, place.first_latent, latents, place.first_frame, frames, index.starts[number], index.lengths[number]
+        )  # fmt: skip
+
+    def chunk_of_latent(self, latent: int) -> int:
+        """Number of the chunk that holds latent frame `latent`."""
+        if not 0 <= latent < self.latents:
+            raise UsageError(f"latent frame {latent} is not one of the {self.latents} there are")
+        return self.layout.chunk_of_latent(latent)
+
+    def chunks_for_latents(self, start: int, stop: int) -> range:
+        """Numbers of the chunks that hold latent frames [start, stop)."""
+        if not 0 <= start <= stop <= self.latents:
+            raise UsageError(f"latent frames {start}:{stop} are not within 0:{self.latents}")
+        if start == stop:
+            return range(0)
+        return range(self.layout.chunk_of_latent(start), self.layout.chunk_of_latent(stop - 1) + 1)
+
+    def latents_for_frames(self, start: int, stop: int) -> tuple[int, int]:
+        """Latent frames [first, end) that hold frames [start, stop)."""
+        if not 0 <= start <= stop <= self.frames:
+            raise UsageError(f"frames {start}:{stop} are not within 0:{self.frames}")
+        if start == stop:
+            return 0, 0
+        locate, segment = self.header.geometry.locate_frame, self.header.segment_frames
+        return locate(start, segment)[1], locate(stop - 1, segment)[1] + 1
+
+    # --- ids ------------------------------------------------------------------------------------
+
+    @property
+    def ids(self) -> IdsView:
+        """All ids, (t, h, w) or (t, h, w, K): slices read only the chunks they touch."""
+        return IdsView(self)
+
+    def ids_for_frames(self, start: int, stop: int) -> np.ndarray:
+        """The ids of the latent frames that hold frames [start, stop)."""
+        first, end = self.latents_for_frames(start, stop)
+        return self.read_latents(first, end)
+
+    def read_latents(self, start: int, stop: int) -> np.ndarray:
+        """The ids of latent frames [start, stop), which are within 0 .. latents."""
+        import numpy as np
+
+        parts = []
+        for number in self.chunks_for_latents(start, stop):
+            first = self.layout.place(number).first_latent
+            parts.append(self.read_chunk(number)[max(start - first, 0) : stop - first])
+        if not parts:
+            return np.empty(self.header.grid_shape(0), f"u{self.header.id_bytes}")
+        return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
+
+    def read_chunk(self, number: int) -> np.ndarray:
+        """The ids (n, h, w[, K]) of one chunk, checked; read-only, uint16, uint32 or uint64."""
+        if self._last is None or self._last[0] != number:
+            from vidtok.bitstream.coding import decode_stages
+
+            try:
+                head = self._chunk_head(number)
+                ids = decode_stages(self._payloads(head), head, self.header)
+            except FormatError as error:
+                raise _name_chunk(error, number) from None
+            ids.flags.writeable = False
+            self._last = number, ids
+        return self._last[1]
+
+    def read_payloads(self, number: int) -> tuple[ChunkHead, list[bytes]]:
+        """Head and stored bytes per stage of one chunk, checksums of the bytes checked."""
+        from zlib import crc32
+
+        try:
+            head = self._chunk_head(number)
+            payloads = self._payloads(head)
+            for payload, stage in zip(payloads, head.stages, strict=True):
+                if crc32(payload) != stage.payload_crc:
+                    raise DamagedError("its stored bytes are damaged: the checksum does not fit")
+        except FormatError as error:
+            raise _name_chunk(error, number) from None
+        return head, payloads
+
+    def _payloads(self, head: ChunkHead) -> list[bytes]:
+        check_sizes(head, self.header)
+        return [self.source.read(stage.payload_bytes) for stage in head.stages]
+
+    def _chunk_head(self, number: int) -> ChunkHead:
+        """The head of a chunk, compared with what index and trailer say; the source then stands at its payload."""
+        info, index = self.chunk_info(number), self.index
+        if not info.bytes:
+            raise DamagedError("it has been lost")
+        self.source.seek(info.offset)
+        front = read_front(self.source, self.seed)
+        if front.kind != CHUNK or front.record_bytes != info.bytes or front.crc != index.crcs[number]:
+            raise DamagedError("the index knows another chunk in its place")
+        head = parse_chunk(front.head, self.header, self.layout)
+        if head.number != number or (head.latents, head.frames) != (info.latents, info.frames):
+            raise DamagedError(
+                f"it says it is chunk {head.number} with {head.latents} latent frames, {head.frames} frames"
+            )
+        return head
+
+    # --- timestamps -----------------------------------------------------------------------------
+
+    def chunk_pts(self, number: int) -> Sequence[int]:
+        """Timestamps, in ticks, of the frames of one chunk."""
+        info, summary = self.chunk_info(number), self.summary
+        if summary.steady and self.header.frame_step:
+            step = self.header.frame_step
+            first = summary.first_pts + info.first_frame * step
+            return range(first, first + info.frames * step, step)
+        try:
+            return self._chunk_head(number).pts
+        except FormatError as error:
+            raise _name_chunk(error, number) from None
+
+    @property
+    def pts(self) -> Sequence[int]:
+        """Timestamps, in ticks, of all frames."""
+        return self.all_pts()
+
+    def all_pts(self, *, repair: bool = False) -> Sequence[int]:
+        """Timestamps of all frames; with `repair` those of damaged chunks are filled in evenly."""
+        summary, step = self.summary, self.header.frame_step
+        if summary.steady and step:
+            return range(summary.first_pts, summary.first_pts + summary.frames * step, step)
+        known: list[int | None] = []
+        for info in self.chunks if self.header.has_frames else ():
+            try:
+                known.extend(self.chunk_pts(info.number))
+            except DamagedError:
+                if not repair:
+                    raise
+                known.extend([None] * info.frames)
+        return fill_times(known, max(step, 1))
+
+    # --- from front to back ---------------------------------------------------------------------
+
+    def iter_chunks(
+        self, *, skip_damaged: bool = False, on_audio: Callable[[bytes], None] | None = None
+    ) -> Iterator[Chunk]:
+        """All chunks in order, also from a pipe; audio met on the way goes to `on_audio`.
+
+        With `skip_damaged` a damaged chunk comes with ids None and a problem instead of an error.
+        """
+        if not self.seekable:
+            from vidtok.bitstream.pipe import iter_pipe
+
+            yield from iter_pipe(self, skip_damaged, on_audio)
+            return
+        for number in range(len(self.index)):
+            if on_audio:
+                for piece in self._audio_before(number):
+                    on_audio(piece)
+            yield self._whole_chunk(number, skip_damaged)
+        if on_audio:
+            for piece in self._audio_before(len(self.index)):
+                on_audio(piece)
+
+    def _whole_chunk(self, number: int, skip_damaged: bool) -> Chunk:
+        info, pts = self.chunk_info(number), None
+        try:
+            if self.header.has_frames:
+                pts = self.chunk_pts(number)
+            return Chunk(info, self.read_chunk(number), pts)
+        except DamagedError as error:
+            if not skip_damaged:
+                raise
+            return Chunk(info, None, pts, str(error))
+
+    def audio(self) -> Iterator[bytes]:
+        """The pieces of the audio stream, in order."""
+        for number in range(len(self.index) + 1):
+            yield from self._audio_before(number)
+
+    def _audio_before(self, number: int) -> Iterator[bytes]:
+        index = self.index
+        start = index.starts[number - 1] + index.lengths[number - 1] if number else self.header_end
+        end = index.starts[number] if number < len(index) else self._trailer_start
+        while start < end:
+            self.source.seek(start)
+            try:
+                front = read_front(self.source, self.seed)
+                start += front.record_bytes
+                if start > end:
+                    raise DamagedError("its record reaches into the next")
+                if front.kind == AUDIO:
+                    yield self._audio_piece(front)
+            except UnsupportedError:
+                raise
+            except FormatError as error:
+                if not self.recover:
+                    raise DamagedError(f"audio before chunk {number}: {error}") from None
+                self.problems.append(f"audio before chunk {number}: {error}")
+                return
+
+    def _audio_piece(self, front: Front) -> bytes:
+        from zlib import crc32
+
+        length, crc = parse_audio(front.head)
+        data = self.source.read(length)
+        if crc32(data) != crc:
+            raise DamagedError("it is damaged: the checksum does not fit")
+        return data
+
+    def verify(self, *, deep: bool = False) -> list[tuple[int | None, str]]:
+        """What is wrong, as (chunk number or None, words): checksums of all records; `deep` decodes the ids too."""
+        found: list[tuple[int | None, str]] = [(None, problem) for problem in self.problems]
+        for number in range(len(self.index)):
+            try:
+                self.read_payloads(number)
+                if deep:
+                    self.read_chunk(number)
+            except DamagedError as error:
+                found.append((number, str(error)))
+        return found + [(None, problem) for problem in self._verify_audio()]
+
+    def _verify_audio(self) -> Iterator[str]:
+        before, heard = len(self.problems), 0
+        try:
+            heard = sum(1 for _ in self.audio())
+        except FormatError as error:
+            yield str(error)
+        yield from self.problems[before:]
+        del self.problems[before:]
+        if heard and self.header.audio is None:
+            yield "audio records, but the header describes none"
+
+    # --- opening and closing --------------------------------------------------------------------
+
+    def _open_index(self) -> None:
+        try:
+            self._summary, self._index, self._trailer_start = self._read_index()
+            check_positions(self._summary, self._index, self.header_end, self._trailer_start)
+        except UnsupportedError:
+            raise
+        except FormatError as error:
+            if not self.recover:
+                raise type(error)(f"{error}; {RECOVER_HINT}") from None
+            self.problems.append(str(error))
+            self._search(error)
+        check_volume(self.summary, self.header, self.file_bytes)
+
+    def _read_index(self) -> tuple[Summary, Index, int]:
+        size = self.source.size or 0
+        try:
+            self.source.seek(max(size - FOOTER_BYTES, 0))
+            length = parse_footer(self.source.some(FOOTER_BYTES))
+        except FormatError:
+            raise TruncatedError(f"the file is cut off: no end mark after {size} bytes") from None
+        start = size - FOOTER_BYTES - length
+        if start < self.header_end:
+            raise DamagedError(f"the end of the file is damaged: a trailer of {length} bytes does not fit")
+        self.source.seek(start)
+        front = read_front(self.source, self.seed)
+        if front.kind != TRAILER or front.record_bytes != length:
+            raise DamagedError("the end of the file is damaged: it does not lead to a trailer")
+        return (*self._parse_trailer(front), start)
+
+    def _parse_trailer(self, front: Front) -> tuple[Summary, Index]:
+        data = self._audio_piece(front)  # the same head: length and checksum
+        return parse_trailer(data, self.header, self.header_end, front.start)
+
+    def _search(self, reason: FormatError) -> None:
+        """Fill index and summary from whatever records can be found."""
+        fronts = search_fronts(self.source, self.seed, self.header_end)
+        self._summary, expected = None, None
+        for front in fronts:
+            if front.kind == TRAILER:
+                try:
+                    self._summary, expected = self._parse_trailer(front)
+                    self._trailer_start = front.start
+                except FormatError as error:
+                    self.problems.append(f"trailer at byte {front.start}: {error}")
+        if expected is None:
+            self._trailer_start = self.source.size or 0
+        heads = self._found_chunks(fronts, expected)
+        count = len(expected) if expected is not None else max(heads, default=-1) + 1
+        self._index = Index()
+        for number in range(count):
+            front_head = heads.get(number)
+            at = front_head[0] if front_head else None
+            last = self._index.starts[-1] + self._index.lengths[-1] if number else self.header_end
+            self._index.add(*((at.start, at.record_bytes, at.crc) if at else (last, 0, 0)))
+        if self._summary is None:
+            self._summary = self._summary_of(heads)
+        if expected is not None or not isinstance(reason, TruncatedError):
+            return
+        self.problems[0] += f"; {len(heads)} whole chunks can be read"
+
+    def _found_chunks(
+        self, fronts: list[Front], expected: Index | None
+    ) -> dict[int, tuple[Front, ChunkHead]]:
+        """Chunks by number: in rising order, and those the trailer knows if there is one."""
+        heads: dict[int, tuple[Front, ChunkHead]] = {}
+        most = len(expected) if expected is not None else (self.source.size or 0) // 8 + 65536
+        size, last = self.source.size or 0, -1
+        for front in fronts:
+            if front.kind != CHUNK or front.payload_start + front.payload_bytes > size:
+                continue
+            try:
+                head = parse_chunk(front.head, self.header, self.layout)
+            except UnsupportedError:
+                raise
+            except FormatError:
+                continue
+            known = expected is None or (head.number < most and expected.crcs[head.number] == front.crc)
+            if last < head.number < most and known:
+                heads[head.number] = front, head
+                last = head.number
+        return heads
+
+    def _summary_of(self, heads: dict[int, tuple[Front, ChunkHead]]) -> Summary:
+        if not heads:
+            return Summary(latents=0, frames=0, audio_bytes=0)
+        number = max(heads)
+        place, head = self.layout.place(number), heads[number][1]
+        first = heads[min(heads)][1].pts
+        return Summary(
+            latents=place.first_latent + head.latents, frames=place.first_frame + head.frames, audio_bytes=0,
+            first_pts=first[0] if first else 0, last_pts=head.pts[-1] if head.pts else 0,
+            last_duration=self.header.frame_step, damaged_source=True,
+        )  # fmt: skip
+
+    def finish_pipe(self, summary: Summary, index: Index) -> None:
+        """What a pipe said at its end."""
+        self._summary, self._index = replace(summary), index
+
+    def close(self) -> None:
+        """Close the file, if it was opened here."""
+        self.source.close()
+
+    def __enter__(self) -> TokenReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _name_chunk(error: FormatError, number: int) -> FormatError:
+    """The same error, naming the chunk; anything but an unsupported feature is damage."""
+    if isinstance(error, UnsupportedError):
+        return error
+    return DamagedError(f"chunk {number}: {error}", [number])
+
+
+def check_sizes(head: ChunkHead, header: Any) -> None:
+    """Raise unless the stages' bytes are what so many ids take; nothing has been allocated before."""
+    from vidtok.bitstream.writer import check_chunk_size
+
+    check_chunk_size(head, header)
+    count = head.latents * header.grid_height * header.grid_width
+    for stage, vocabulary in zip(head.stages, header.vocabularies, strict=True):
+        wanted = (count * (vocabulary - 1).bit_length() + 7) // 8
+        if stage.payload_bytes != wanted:
+            raise FormatError(
+                f"{count} ids of a vocabulary of {vocabulary} take {wanted} bytes, not {stage.payload_bytes}"
+            )
+
+
+def check_volume(summary: Summary, header: Any, file_bytes: int) -> None:
+    """Raise if the ids of a raw file are more than its bytes can account for."""
+    ids = summary.latents * header.grid_height * header.grid_width * header.stages
+    if ids > FREE_IDS + 8 * file_bytes:
+        raise FormatError(f"the trailer promises {ids} ids; {file_bytes} bytes cannot hold them")
+
+
+def fill_times(known: list[int | None], step: int) -> list[int]:
+    """Rising timestamps with the unknown ones filled in: evenly between neighbours, `step` apart at the ends."""
+    places = [i for i, value in enumerate(known) if value is not None]
+    if len(places) == len(known):
+        return [value for value in known if value is not None]
+    if not places:
+        return [i * step for i in range(len(known))]
+    out: list[int] = []
+    after = 0
+    for i, value in enumerate(known):
+        while after < len(places) and places[after] < i:
+            after += 1
+        if value is not None:
+            out.append(value)
+            continue
+        right = places[after] if after < len(places) else None
+        if right is None:
+            out.append(out[-1] + step)
+        elif after == 0:
+            out.append((known[right] or 0) - (right - i) * step)
+        else:
+            left = places[after - 1]
+            low, high = known[left] or 0, known[right] or 0
+            out.append(low + (high - low) * (i - left) // (right - left))
+    return out
+
+
+class _ChunkList(Sequence[ChunkInfo]):
+    """The chunks of a reader, made when asked for."""
+
+    def __init__(self, reader: TokenReader) -> None:
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self._reader.index)
+
+    def __getitem__(self, which: Any) -> Any:
+        numbers = range(len(self))[which]
+        if isinstance(numbers, range):
+            return [self._reader.chunk_info(number) for number in numbers]
+        return self._reader.chunk_info(numbers)
+
+
+class IdsView:
+    """The ids of a file as an array that is read when sliced: view[a:b], view[i], view[a:b, y, x]."""
+
+    def __init__(self, reader: TokenReader) -> None:
+        self._reader = reader
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(t, h, w) or (t, h, w, K)."""
+        return self._reader.header.grid_shape(self._reader.latents)
+
+    @property
+    def ndim(self) -> int:
+        """3 or 4."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint16, uint32 or uint64: the smallest that holds the vocabulary."""
+        import numpy as np
+
+        return np.dtype(f"u{self._reader.header.id_bytes}")
+
+    def __len__(self) -> int:
+        return self._reader.latents
+
+    def __getitem__(self, key: Any) -> Any:
+        first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
+        if first is Ellipsis or key == ():
+            return self._reader.read_latents(0, len(self))[key]
+        if not isinstance(first, slice):
+            number = range(len(self))[first]
+            return self._reader.read_latents(number, number + 1)[(0, *rest)]
+        wanted = range(len(self))[first]
+        if not wanted:
+            return self._reader.read_latents(0, 0)[(slice(None), *rest)]
+        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1
+        part = self._reader.read_latents(low, high)
+        return part[(slice(None) if wanted.step == 1 else [i - low for i in wanted], *rest)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        data = self[:]
+        return data if dtype is None else data.astype(dtype)

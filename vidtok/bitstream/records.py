@@ -1,0 +1,166 @@
+"""Records: what stands between the header and the end of a file.
+
+    F5 kind | varint length of head | head | crc32 of all before | payload
+
+`C` chunk, `a` a piece of audio, `T` trailer. A reader refuses unknown capital kinds and passes over
+unknown small ones. Every head starts with the length of its payload. The crc32 continues from that of
+the header, so that no record of a file with another header is ever taken for one of this.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vidtok.bitstream.header import TokenHeader
+from vidtok.bitstream.layout import Layout
+from vidtok.bitstream.wire import ZIGZAG_LIMIT, Cursor, varint, zigzag
+from vidtok.errors import DamagedError, FormatError, UnsupportedError
+
+MARK = 0xF5
+CHUNK, AUDIO, TRAILER = b"C", b"a", b"T"
+KNOWN = (CHUNK, AUDIO, TRAILER)
+MAX_HEAD_BYTES = 1 << 24
+MIN_RECORD_BYTES = 2 + 1 + 1 + 4  # mark, kind, length, a head of one byte, checksum
+FRONT_BYTES = 2 + 4  # mark, kind, and a length of at most four bytes
+TIMES = 1  # chunk flag: distances between timestamps are listed
+
+
+def frame_record(kind: bytes, head: bytes, seed: int) -> tuple[bytes, int]:
+    """A record up to its payload, and its checksum; `seed` is the header's checksum."""
+    front = bytes([MARK]) + kind + varint(len(head)) + head
+    crc = zlib.crc32(front, seed)
+    return front + crc.to_bytes(4, "little"), crc
+
+
+def front_lengths(front: bytes) -> tuple[bytes, int, int]:
+    """(kind, bytes before the head, bytes of the head) from the first six bytes of a record."""
+    if front[:1] != bytes([MARK]):
+        raise DamagedError(f"no record starts with byte {front[:1].hex() or '(none)'}")
+    cursor = Cursor(front, "the length of a record")
+    cursor.take(2)
+    length = cursor.varint()
+    if not 1 <= length <= MAX_HEAD_BYTES:
+        raise DamagedError(f"a record's head of {length} bytes; 1 to {MAX_HEAD_BYTES} are allowed")
+    return front[1:2], cursor.position, length
+
+
+def check_kind(kind: bytes) -> None:
+    """Refuse records this version must understand and does not."""
+    if kind not in KNOWN and not 0x61 <= kind[0] <= 0x7A:
+        raise UnsupportedError(f"record kind {kind.hex()} is unknown and needed; a newer vidtok may read it")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One codebook's part of a chunk: stored bytes, their checksum, and that of the ids."""
+
+    payload_bytes: int
+    payload_crc: int
+    ids_crc: int
+
+
+@dataclass(frozen=True)
+class ChunkHead:
+    """Everything about a chunk but its ids. `pts` are the timestamps of its frames, in ticks."""
+
+    number: int
+    latents: int
+    pts: tuple[int, ...] | range
+    stages: tuple[Stage, ...]
+
+    @property
+    def frames(self) -> int:
+        """Frames that start in this chunk."""
+        return len(self.pts)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Stored bytes of all stages."""
+        return sum(stage.payload_bytes for stage in self.stages)
+
+    def to_bytes(self, header: TokenHeader) -> bytes:
+        """The head as stored."""
+        steady = is_steady(self.pts, header.frame_step)
+        out = [self.payload_bytes, self.number, 0 if steady else TIMES, self.latents]
+        data = b"".join(map(varint, out))
+        for stage in self.stages:
+            data += varint(stage.payload_bytes) + stage.payload_crc.to_bytes(4, "little")
+            data += stage.ids_crc.to_bytes(4, "little")
+        if header.has_frames:
+            data += varint(self.frames) + zigzag(self.pts[0])
+        return data if steady else data + pack_times(self.pts, header.frame_step)
+
+
+def is_steady(pts: Sequence[int], step: int) -> bool:
+    """Whether timestamps are exactly `step` > 0 ticks apart (one or none always are)."""
+    if len(pts) < 2:
+        return True
+    return step > 0 and (
+        isinstance(pts, range) or all(b - a == step for a, b in zip(pts, pts[1:], strict=False))
+    )
+
+
+def pack_times(pts: Sequence[int], step: int) -> bytes:
+    """Distances between timestamps, each as the zigzag of its change from the one before (at first `step`)."""
+    out = bytearray()
+    for before, after in zip(pts, pts[1:], strict=False):
+        out += zigzag(after - before - step)
+        step = after - before
+    return bytes(out)
+
+
+def parse_chunk(data: bytes, header: TokenHeader, layout: Layout) -> ChunkHead:
+    """The head of a chunk; every count is checked against the header's rules."""
+    cursor = Cursor(data, "the head of a chunk")
+    payload, number, flags, latents = (cursor.varint() for _ in range(4))
+    if flags & ~TIMES:
+        raise UnsupportedError(f"chunk flags {flags:#x} are unknown; a newer vidtok may read them")
+    stages = tuple(Stage(cursor.varint(), cursor.u32(), cursor.u32()) for _ in range(header.stages))
+    pts: tuple[int, ...] | range = ()
+    if header.has_frames:
+        pts = _parse_times(cursor, header, bool(flags & TIMES))
+    elif flags:
+        raise FormatError("a chunk lists timestamps but the header has no clock")
+    cursor.end()
+    head = ChunkHead(number, latents, pts, stages)
+    if head.payload_bytes != payload:
+        raise FormatError(f"chunk {number} has {payload} bytes, its stages {head.payload_bytes}")
+    if not layout.chunk_fits(number, latents, head.frames):
+        raise FormatError(f"chunk {number} cannot hold {latents} latent frames and {head.frames} frames")
+    return head
+
+
+def _parse_times(cursor: Cursor, header: TokenHeader, listed: bool) -> tuple[int, ...] | range:
+    frames = cursor.varint()
+    if frames < 1 or (listed and not 1 <= frames - 1 <= cursor.left):
+        raise FormatError(f"a chunk promises {frames} timestamps; {cursor.left} bytes cannot hold them")
+    step, now = header.frame_step, cursor.zigzag()
+    if not listed:
+        if frames > 1 and not step:
+            raise FormatError("a chunk lists no timestamps and the header has no frame step")
+        if now + step * (frames - 1) >= ZIGZAG_LIMIT:
+            raise FormatError("a chunk's timestamps are too large")
+        return range(now, now + step * frames, step) if step else range(now, now + 1)
+    pts = [now]
+    for _ in range(frames - 1):
+        step += cursor.zigzag()
+        now += step
+        if step <= 0 or now >= ZIGZAG_LIMIT:
+            raise FormatError(f"a chunk's timestamps go from {pts[-1]} to {now}; they must rise, below 2^62")
+        pts.append(now)
+    return tuple(pts)
+
+
+def audio_head(data: bytes) -> bytes:
+    """The head of an audio record: payload length and checksum."""
+    return varint(len(data)) + zlib.crc32(data).to_bytes(4, "little")
+
+
+def parse_audio(data: bytes) -> tuple[int, int]:
+    """(payload bytes, payload checksum) of an audio record's head."""
+    cursor = Cursor(data, "the head of an audio record")
+    length, crc = cursor.varint(), cursor.u32()
+    cursor.end()
+    return length, crc

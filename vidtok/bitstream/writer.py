@@ -1,0 +1,255 @@
+"""TokenWriter: ids and timestamps in, a token file out, written from front to back without seeking."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+
+from vidtok.bitstream.header import FREE_IDS, TokenHeader
+from vidtok.bitstream.layout import Layout
+from vidtok.bitstream.output import OutputFile
+from vidtok.bitstream.records import AUDIO, CHUNK, ChunkHead, audio_head, frame_record, is_steady
+from vidtok.bitstream.trailer import Index, Summary, write_trailer
+from vidtok.bitstream.wire import ZIGZAG_LIMIT
+from vidtok.errors import FormatError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class _Sink(Protocol):
+    def write(self, data: bytes) -> Any: ...
+
+
+class TokenWriter:
+    """Writes a token file to a path (appearing there only at a clean end) or to a binary file object.
+
+    with TokenWriter("clip.vtok", header) as sink:
+        sink.write(ids, frame_pts)            # any number of latent frames at a time
+        sink.finish(last_duration=1001)       # optional; leaving the block finishes as well
+
+    How latents are handed over never changes the bytes. An exception inside the block leaves no file.
+    """
+
+    def __init__(
+        self, target: str | os.PathLike[str] | BinaryIO, header: TokenHeader, *, force: bool = False
+    ) -> None:
+        self.header = header
+        self.layout = Layout(header)
+        self.output = OutputFile(target, force=force) if isinstance(target, (str, os.PathLike)) else None
+        self._sink: _Sink = self.output or target  # type: ignore[assignment]
+        self.position = 0
+        self.index = Index()
+        self.latents = self.frames = self.audio_bytes = 0
+        self._ids: list[np.ndarray] = []  # latent frames not stored yet
+        self._waiting = 0
+        self._pts: list[int] = []  # timestamps not stored yet
+        self._clock = _Clock(header)
+        self.finished = False
+        try:
+            data = header.to_bytes()
+            self.seed = int.from_bytes(data[-4:], "little")
+            self._put(data)
+        except BaseException:
+            self.discard()
+            raise
+        self.header_end = self.position
+
+    # --- what callers do ------------------------------------------------------------------------
+
+    def write(self, ids: np.ndarray, frame_pts: Sequence[int] = ()) -> None:
+        """Latent frames (n, h, w[, K]) and the timestamps, in ticks, of the frames they newly hold, in order."""
+        self._check_open()
+        shape = tuple(getattr(ids, "shape", ()))
+        if shape != self.header.grid_shape(shape[0] if shape else 0):
+            raise UsageError(
+                f"ids of shape {shape} were given; the header says (t, {self.header.grid_shape(0)[1:]})"
+            )
+        if getattr(ids.dtype, "kind", "") not in "ui":
+            raise UsageError(f"ids are integers, not {ids.dtype}")
+        if len(frame_pts) and not self.header.has_frames:
+            raise UsageError("timestamps were given but the header has no time_base")
+        self._clock.add(frame_pts)
+        self._pts.extend(map(int, frame_pts))
+        if shape[0]:
+            self._ids.append(ids.copy())  # callers may use their buffer again
+            self._waiting += shape[0]
+        self._store(final=False)
+
+    def write_audio(self, data: bytes) -> None:
+        """A piece of the audio stream, stored here, between chunks."""
+        self._check_open()
+        if self.header.audio is None:
+            raise UsageError("audio was given but the header describes none")
+        if data:
+            front, _ = frame_record(AUDIO, audio_head(data), self.seed)
+            self._put(front)
+            self._put(data)
+            self.audio_bytes += len(front) + len(data)
+
+    def end_segment(self) -> None:
+        """Check that a segment ends here (the header's segment_frames says where they end)."""
+        done = self.latents + self._waiting
+        if not self.layout.segment_latents or done % self.layout.segment_latents:
+            raise UsageError(
+                f"no segment ends after {done} latent frames; segment_frames is {self.header.segment_frames}"
+            )
+
+    def finish(self, *, damaged_source: bool = False, last_duration: int | None = None) -> None:
+        """Store what waits, and the trailer. `last_duration`: ticks the last frame stays (guessed if None)."""
+        self._check_open()
+        self._store(final=True)
+        if not self.layout.frames_fit(self.latents, self.frames) or self._pts:
+            raise UsageError(
+                f"{self.latents} latent frames were written for {self.frames + len(self._pts)} frames; "
+                f"strides of {self.header.time_stride} make other counts"
+            )
+        clock = self._clock
+        summary = Summary(
+            latents=self.latents, frames=self.frames, audio_bytes=self.audio_bytes, damaged_source=damaged_source,
+            first_pts=clock.first, last_pts=clock.last, steady=clock.steady, nominal=clock.nominal,
+            last_duration=clock.usual_step() if last_duration is None else max(int(last_duration), 0),
+        )  # fmt: skip
+        self._put(write_trailer(summary, self.index, self.header, self.header_end, self.seed, self.position))
+        self.finished = True
+
+    def close(self, *, damaged_source: bool = False, last_duration: int | None = None) -> None:
+        """Finish, if that has not been done, and make the file appear."""
+        try:
+            if not self.finished:
+                self.finish(damaged_source=damaged_source, last_duration=last_duration)
+            if self.output:
+                self.output.commit()
+            else:
+                getattr(self._sink, "flush", lambda: None)()
+        except OSError as error:
+            raise _as_output_error(error) from error
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Give up: leave no file. Does nothing after `close`."""
+        if self.output:
+            self.output.discard()
+
+    def __enter__(self) -> TokenWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    # --- chunks ---------------------------------------------------------------------------------
+
+    def _store(self, *, final: bool) -> None:
+        """Write the chunks that are whole; all the rest if `final`."""
+        while self._waiting:
+            place = self.layout.place(len(self.index))
+            if self._waiting < place.latents and not final:
+                return
+            if len(self._pts) < place.frames and not final:
+                if self._waiting > place.latents:
+                    raise UsageError(
+                        f"timestamps of {place.frames} frames are due, {len(self._pts)} were given"
+                    )
+                return
+            self._write_chunk(min(place.latents, self._waiting), min(place.frames, len(self._pts)))
+
+    def _write_chunk(self, latents: int, frames: int) -> None:
+        from vidtok.bitstream.coding import encode_stages
+
+        number = len(self.index)
+        if not self.layout.chunk_fits(number, latents, frames):
+            raise UsageError(f"{frames} frames cannot be those of {latents} latent frames (chunk {number})")
+        stages, payloads = encode_stages(self._take(latents), self.header)
+        head = ChunkHead(number, latents, tuple(self._pts[:frames]), stages)
+        check_chunk_size(head, self.header)
+        del self._pts[:frames]
+        front, crc = frame_record(CHUNK, head.to_bytes(self.header), self.seed)
+        start = self.position
+        self._put(front)
+        for payload in payloads:
+            self._put(payload)
+        self.index.add(start, self.position - start, crc)
+        self.latents += latents
+        self.frames += frames
+
+    def _take(self, latents: int) -> np.ndarray:
+        """The first `latents` waiting latent frames as one array."""
+        import numpy as np
+
+        parts, missing = [], latents
+        while missing:
+            part = self._ids.pop(0)
+            parts.append(part[:missing])
+            if len(part) > missing:
+                self._ids.insert(0, part[missing:])
+            missing -= len(parts[-1])
+        self._waiting -= latents
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _put(self, data: bytes) -> None:
+        try:
+            self._sink.write(data)
+        except OSError as error:
+            raise _as_output_error(error) from error
+        self.position += len(data)
+
+    def _check_open(self) -> None:
+        if self.finished:
+            raise UsageError("the token file has been finished; nothing can be added")
+
+
+def _as_output_error(error: OSError) -> OutputError:
+    return (
+        error if isinstance(error, OutputError) else OutputError(f"cannot write: {error.strerror or error}")
+    )
+
+
+def check_chunk_size(head: ChunkHead, header: TokenHeader) -> None:
+    """Raise if a chunk holds more ids than its bytes can account for (ids of vocabulary 1 cost nothing)."""
+    ids = head.latents * header.grid_height * header.grid_width * header.stages
+    if ids > FREE_IDS + 8 * head.payload_bytes:
+        raise FormatError(
+            f"chunk {head.number} has {ids} ids in {head.payload_bytes} bytes; make chunks shorter"
+        )
+
+
+class _Clock:
+    """Watches timestamps go by: whether they rise, are steady, or follow the nominal rate."""
+
+    def __init__(self, header: TokenHeader) -> None:
+        self.step = header.frame_step
+        self.first = self.last = self.frames = 0
+        self.last_gap = 0
+        self.steady = True
+        self.nominal = bool(header.fps and header.time_base)
+        period = 1 / (header.fps * header.time_base) if header.fps and header.time_base else None
+        self.period = (period.numerator, period.denominator) if period else (0, 1)
+
+    def add(self, pts: Sequence[int]) -> None:
+        """More timestamps, in order."""
+        for now in map(int, pts):
+            if not -ZIGZAG_LIMIT < now < ZIGZAG_LIMIT >> 1:
+                raise UsageError(f"timestamp {now} is out of range; they are below 2^61")
+            if not self.frames:
+                self.first = now
+            elif now <= self.last:
+                raise UsageError(f"timestamps rise; {now} follows {self.last}")
+            else:
+                self.last_gap = now - self.last
+                self.steady = self.steady and is_steady((self.last, now), self.step)
+                late = (now - self.first) * self.period[1] - self.frames * self.period[0]
+                self.nominal = self.nominal and abs(late) <= self.period[1]
+            self.last = now
+            self.frames += 1
+
+    def usual_step(self) -> int:
+        """Ticks the last frame stays, where nobody said."""
+        return self.step or self.last_gap or round(self.period[0] / self.period[1])
