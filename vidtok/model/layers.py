@@ -1,0 +1,110 @@
+"""Building blocks whose results do not depend on how a video is cut up.
+
+Shapes: B windows or tiles, t latent frames, h w grid cells, C channels. Activations are (B, t, h, w, C),
+contiguous, so that channels are the last axis in memory and one row is one cell.
+
+Exactness on CPU (without gradients): convolutions call oneDNN directly, since `F.conv2d` switches to other
+kernels for small inputs; LayerNorm runs on contiguous rows; ReLU, tanh and copies are exact anyway. With
+that, a cell's value depends on its neighbourhood only, not on batch, crop, frame size or thread count.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+
+
+class Conv(nn.Module):
+    """A k x k convolution over the grid, zero padding at the border. (B, t, h, w, Cin) -> (B, t, h, w, Cout)."""
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        fan_in = channels_in * kernel * kernel
+        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel) / fan_in**0.5)
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, h, w, c = x.shape
+        image = x.reshape(b * t, h, w, c).permute(0, 3, 1, 2)
+        pad = self.kernel // 2
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        if x.device.type == "cpu" and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+            y = torch.mkldnn_convolution(image, weight, bias, [pad, pad], [1, 1], [1, 1], 1)
+        else:
+            y = F.conv2d(image, weight, bias, padding=pad)
+        return y.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each cell. Ba, Kiros, Hinton 2016. Any (..., C) -> the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(
+            x.contiguous(), x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), eps=1e-5
+        )
+
+
+class TimeShift(nn.Module):
+    """Delay the first `channels` channels by one latent frame: a causal time tap that costs no arithmetic.
+
+    After "TSM: Temporal Shift Module", Lin, Gan, Han 2019. What is left over is returned as state, so that
+    pieces give the same as the whole:
+
+        time      0   1   2 | 3   4        state 0: zeros, the past before the segment
+        delayed  s0   0   1 | 2   3        state 1: the channels of latent frame 2
+        rest      0   1   2 | 3   4
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def initial_state(self, batch: int, height: int, width: int, like: Tensor) -> Tensor:
+        return torch.zeros(batch, 1, height, width, self.channels, dtype=like.dtype, device=like.device)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        now = x[..., : self.channels]
+        delayed = torch.cat([state, now[:, :-1]], dim=1)
+        return torch.cat([delayed, x[..., self.channels :]], dim=-1), now[:, -1:].clone()
+
+
+class Block(nn.Module):
+    """Residual block: norm, time shift, 3x3 convolution, ReLU, 1x1 convolution. One cell of halo a side."""
+
+    def __init__(self, channels: int, hidden: int, delayed: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.shift = TimeShift(delayed)
+        self.mix = Conv(channels, hidden, 3)
+        self.out = Conv(hidden, channels, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        y, state = self.shift(self.norm(x), state)
+        return x + self.out(F.relu(self.mix(y))), state
+
+
+class BlockStack(nn.Module):
+    """Blocks one after another; the state is one tensor a block."""
+
+    def __init__(self, blocks: int, channels: int, hidden: int, delayed: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(channels, hidden, delayed) for _ in range(blocks))
+
+    def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        b, _, h, w, _ = x.shape
+        states = state or tuple(block.shift.initial_state(b, h, w, x) for block in self.blocks)  # type: ignore[operator, union-attr]
+        after = []
+        for block, s in zip(self.blocks, states, strict=True):
+            x, s = block(x, s)
+            after.append(s)
+        return x, tuple(after)
