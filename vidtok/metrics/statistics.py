@@ -54,6 +54,10 @@ class TokenStatistics:
         for k, histogram in enumerate(self._histograms):
             histogram.add(columns[:, k])
 
+    def end_clip(self) -> None:
+        """What is pushed next is another video: its first latent frame repeats nothing."""
+        self._last = None
+
     def result(self) -> dict[str, Any]:
         """The statistics so far.
 

@@ -90,7 +90,7 @@ def _window(taps: int, planes: int, vertical: bool) -> torch.Tensor:
 
 
 def _blur(x: torch.Tensor) -> torch.Tensor:
-    """Gaussian over (H, W, N), valid area; an axis shorter than the window stays as it is (so the original)."""
+    """Gaussian over (H, W, N), valid area; an axis shorter than the window stays as it is (as there)."""
     height, width, planes = x.shape
     y = _as_images(x)
     if height >= TAPS:

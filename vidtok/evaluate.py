@@ -1,0 +1,394 @@
+"""The whole loop over files: encode, decode, measure; a row per clip, model and quality, and summaries.
+
+    source --encode_file--> temporary token file --decode_clips--+
+    source --VideoReader, the same options-----------------------+--> MetricSet --> row
+
+Nothing is held but a few frames: both sides are walked together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from vidtok.batch import describe_failure, plan
+from vidtok.bitstream.container import TokenReader
+from vidtok.codec import DecodeOptions, EncodeOptions, decode_clips, encode_file
+from vidtok.errors import SourceError, UsageError, VidtokError
+from vidtok.metrics import DEFAULT_METRICS, NOT_BUILT, TokenStatistics, parse_metrics
+from vidtok.metrics.structure import MIN_SIDE
+from vidtok.metrics.table import MetricSet
+from vidtok.video import Resize, VideoReader, VideoWriter
+from vidtok.video.info import Frame, Pixels, VideoInfo
+
+Row = dict[str, Any]
+Progress = Callable[[int, int | None], None]
+Warn = Callable[[str], None]
+Pair = tuple[Frame | None, Frame | None]
+
+TOKEN_KEYS = ("usage", "perplexity", "entropy", "digit_entropy", "repeats")
+CLIP_FRAMES = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """What to measure, on which models; `encode` says how sources are read and encoded (its model, quality,
+    audio and target are not used; its `strict` also refuses metrics that cannot be had, before any work)."""
+
+    metrics: tuple[str, ...] = (*DEFAULT_METRICS, "tokens")
+    models: tuple[str, ...] = ("default",)
+    qualities: tuple[int | None, ...] = (None,)
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+    save: Path | None = None  # folder for videos of source (left) and result (right)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metrics", parse_metrics(self.metrics))
+        if not self.models or not self.qualities:
+            raise UsageError("nothing to evaluate: give at least one model and one quality")
+
+
+def evaluate(
+    inputs: Iterable[str | Path],
+    options: EvalOptions,
+    *,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
+) -> Iterator[Row]:
+    """Rows as they are ready: one per input, model and quality, then one summary per model and quality.
+
+    Inputs are files, globs and folders. An input that fails gives a row with `error`; the others are done.
+    `progress(done, total)` counts the frames of the clip at work twice: encoded, then measured.
+    """
+    work = plan([str(path) for path in inputs], None, suffix=".vtok")
+    paths = [job.source for job in work.jobs]
+    if not paths and not work.problems:
+        raise UsageError("no video to evaluate among the inputs; give files, or a folder that holds some")
+    if options.encode.strict:
+        _refuse_missing(paths, options)
+    runs = [_Run(m, q, options, progress, warn) for m in options.models for q in options.qualities]
+    for name, reason in work.problems:
+        yield from (run.failure(name, reason) for run in runs)
+    for path in paths:
+        yield from (run.row(path) for run in runs)
+    yield from (run.summary() for run in runs)
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    metrics: str | Iterable[str] = DEFAULT_METRICS,
+    *,
+    reading: EncodeOptions | None = None,
+    save: Path | None = None,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
+) -> Row:
+    """Metrics of video `b` against `a`, frame by frame: {path, other, frames, width, height, METRIC...}.
+
+    `reading`: its resize, fps, start and frames apply to both. A surplus of frames on one side is warned of
+    and left out (`frames_left_out`); different sizes are a UsageError. `save`: a file for both side by side.
+    """
+    how = reading or EncodeOptions()
+    measured = MetricSet(metrics)
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(open_source(path, how, warn)) for path in (a, b))
+        _check_sizes(a, first.info, b, second.info)
+        beside = stack.enter_context(_Beside(save, first.info, force=how.force)) if save else None
+        surplus = 0
+        for pairs in _clips(itertools.zip_longest(first, second)):
+            whole = [(x, y) for x, y in pairs if x is not None and y is not None]
+            surplus += len(pairs) - len(whole)
+            if not whole:
+                continue
+            left, right = (np.stack([pair[side].pixels for pair in whole]) for side in (0, 1))
+            measured.update(left, right)
+            if beside:
+                beside.write(left, right, [x.pts for x, _ in whole])
+            if progress:
+                progress(measured.frames, first.info.frames_hint)
+        if beside:
+            beside.finish(first.last_duration)
+    row = {"path": str(a), "other": str(b), "frames": measured.frames}
+    row |= {"width": first.info.width, "height": first.info.height}
+    if surplus:
+        row["frames_left_out"] = surplus
+        if warn:
+            warn(f"{a} and {b} differ in length; the first {measured.frames} frames were compared")
+    return row | measured.result()
+
+
+def open_source(path: str | Path, options: EncodeOptions, warn: Warn | None = None) -> VideoReader:
+    """The reader that `encode_file` has under these options."""
+    return VideoReader(
+        path,
+        resize=Resize.parse(options.resize, options.enlarge) if options.resize else None,
+        fps=Fraction(options.fps) if options.fps else None,
+        start=options.start,
+        frames=options.frames,
+        max_pixels=options.max_pixels,
+        strict=options.strict,
+        warn=warn or _silent,
+    )
+
+
+class _Run:
+    """One model at one quality over all clips."""
+
+    def __init__(
+        self,
+        model: str,
+        quality: int | None,
+        options: EvalOptions,
+        progress: Progress | None,
+        warn: Warn | None,
+    ) -> None:
+        self._model, self._quality, self._options = model, quality, options
+        self._progress: Progress = progress or _no_progress
+        self._warn = warn or _silent
+        self._encode = replace(options.encode, model=model, quality=quality, audio="drop", force=True)
+        self._rows: list[Row] = []
+        self._failed = 0
+        self._tokens: TokenStatistics | None = None
+
+    def row(self, path: Path) -> Row:
+        """Encode, decode and measure one clip; what goes wrong with it becomes the row's error."""
+        try:
+            found = self._measure(path)
+        except VidtokError as exc:
+            return self.failure(str(path), str(exc))
+        except Exception as exc:
+            return self.failure(str(path), describe_failure(exc))
+        row = self._head(str(path)) | found
+        self._rows.append(row)
+        return row
+
+    def failure(self, path: str, reason: str) -> Row:
+        self._failed += 1
+        return self._head(path) | {"error": reason}
+
+    def summary(self) -> Row:
+        """Means over clips; `METRIC_worst` is the worst value and `METRIC_worst_path` the clip that has it."""
+        rows, frame_metrics = self._rows, [name for name in self._options.metrics if name != "tokens"]
+        row: Row = {"summary": True, "model": self._model, "quality": self._quality}
+        row |= {"clips": len(rows), "failed": self._failed, "frames": sum(r["frames"] for r in rows)}
+        row |= {"bpp": _mean(rows, "bpp"), "file_bytes": sum(r["file_bytes"] for r in rows)}
+        for name in frame_metrics:
+            row |= _summarise(rows, name)
+        if self._tokens is not None:
+            pooled = self._tokens.result()
+            row |= {key: pooled[key] for key in TOKEN_KEYS}
+        return row | {key: _mean(rows, key) for key in ("encode_fps", "decode_fps")}
+
+    def _head(self, path: str) -> Row:
+        return {"path": path, "model": self._model, "quality": self._quality}
+
+    def _measure(self, path: Path) -> Row:
+        with tempfile.TemporaryDirectory(prefix="vidtok-eval-") as folder:
+            target = Path(folder) / "clip.vtok"
+            report = encode_file(
+                path,
+                target,
+                self._encode,
+                progress=lambda done, total: self._progress(done, 2 * total if total else None),
+                warn=self._warn,
+            )
+            with TokenReader(target) as reader:
+                row = {
+                    "quality": reader.header.quality,
+                    "model_id": reader.header.model_id,
+                    "frames": report.frames,
+                    "width": report.width,
+                    "height": report.height,
+                    "bpp": report.bpp,
+                    "raw_bpp": report.raw_bpp,
+                    "file_bytes": report.file_bytes,
+                }
+                measured, decode_seconds = self._compare(path, reader)
+                row |= measured
+                if "tokens" in self._options.metrics:
+                    row |= self._count_tokens(reader)
+        row["encode_fps"] = report.frames / max(report.seconds, 1e-9)
+        row["decode_fps"] = report.frames / max(decode_seconds, 1e-9)
+        return row
+
+    def _compare(self, path: Path, reader: TokenReader) -> tuple[Row, float]:
+        """(metrics, seconds spent decoding) of the token file against its source, read once more."""
+        measured = MetricSet(self._options.metrics)
+        decoded = _Timed(decode_clips(reader, self._decode_options(), self._warn))
+        with ExitStack() as stack:
+            source = stack.enter_context(open_source(path, self._encode))
+            save = self._save_path(path)
+            beside = stack.enter_context(_Beside(save, source.info, force=True)) if save else None
+            frames = iter(source)
+            for pixels, pts in decoded:
+                reference = [frame.pixels for frame in itertools.islice(frames, len(pixels))]
+                if len(reference) != len(pixels):
+                    raise SourceError(f"{str(path)!r} had fewer frames when read again; is it being written?")
+                originals = np.stack(reference)
+                measured.update(originals, pixels)
+                if beside:
+                    beside.write(originals, pixels, pts)
+                self._progress(reader.frames + measured.frames, 2 * reader.frames)
+            if measured.frames != reader.frames or next(frames, None) is not None:
+                raise SourceError(f"{str(path)!r} had more frames when read again; is it being written?")
+            if beside:
+                beside.finish(source.last_duration)
+        return measured.result(), decoded.seconds
+
+    def _decode_options(self) -> DecodeOptions:
+        e = self._encode
+        return DecodeOptions(
+            model=e.model,
+            device=e.device,
+            precision=e.precision,
+            threads=e.threads,
+            chunk_frames=e.chunk_frames,
+            tile=e.tile,
+            batch=e.batch,
+            audio="drop",
+        )
+
+    def _count_tokens(self, reader: TokenReader) -> Row:
+        header = reader.header
+        clip = TokenStatistics(header.vocabulary, header.digits, header.codebooks)
+        if self._tokens is None:
+            self._tokens = TokenStatistics(header.vocabulary, header.digits, header.codebooks)
+        for chunk in reader.iter_chunks():
+            assert chunk.ids is not None
+            clip.update(chunk.ids)
+            self._tokens.update(chunk.ids)
+        self._tokens.end_clip()
+        found = clip.result()
+        return {key: found[key] for key in TOKEN_KEYS}
+
+    def _save_path(self, path: Path) -> Path | None:
+        """Where this clip is saved: stem, model and quality where there are several, a number if taken."""
+        options = self._options
+        if options.save is None:
+            return None
+        parts = [path.stem]
+        if len(options.models) > 1:
+            parts.append(Path(self._model).stem)
+        if len(options.qualities) > 1 and self._quality is not None:
+            parts.append(f"q{self._quality}")
+        options.save.mkdir(parents=True, exist_ok=True)
+        name = ".".join(parts)
+        names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(2)))
+        candidates = (options.save / f"{name}.mp4" for name in names)
+        return next(p for p in candidates if options.encode.force or not p.exists())
+
+
+class _Beside:
+    """A video of reference (left) and result (right)."""
+
+    def __init__(self, path: Path, info: VideoInfo, *, force: bool) -> None:
+        self._writer = VideoWriter(
+            path,
+            width=2 * info.width,
+            height=info.height,
+            time_base=info.time_base,
+            rate=info.rate,
+            sample_aspect=info.sample_aspect,
+            force=force,
+        )
+
+    def __enter__(self) -> _Beside:
+        self._writer.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def write(self, left: Pixels, right: Pixels, pts: Sequence[int]) -> None:
+        self._writer.write(np.concatenate([left, right], axis=2), pts)
+
+    def finish(self, last_duration: int) -> None:
+        self._writer.close(last_duration)
+
+
+class _Timed:
+    """An iterator that knows how many seconds were spent in it."""
+
+    def __init__(self, items: Iterator[tuple[Pixels, Sequence[int]]]) -> None:
+        self._items = items
+        self.seconds = 0.0
+
+    def __iter__(self) -> _Timed:
+        return self
+
+    def __next__(self) -> tuple[Pixels, Sequence[int]]:
+        start = time.perf_counter()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+def _clips(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
+    """A few pairs at a time."""
+    while clip := list(itertools.islice(pairs, CLIP_FRAMES)):
+        yield clip
+
+
+def _refuse_missing(paths: Sequence[Path], options: EvalOptions) -> None:
+    """--strict: a metric that cannot be had stops everything before any work."""
+    for name in options.metrics:
+        if name in NOT_BUILT:
+            raise UsageError(f"{name} {NOT_BUILT[name]} (--strict); leave it out")
+    if not any(name.startswith("ms_ssim") for name in options.metrics):
+        return
+    for path in paths:
+        try:
+            with open_source(path, options.encode) as source:
+                side = min(source.info.width, source.info.height)
+        except VidtokError:
+            continue  # its own row will say what is wrong with it
+        if side <= MIN_SIDE:
+            raise UsageError(f"{path}: short side {side}; ms_ssim needs more than {MIN_SIDE} (--strict)")
+
+
+def _check_sizes(a: str | Path, first: VideoInfo, b: str | Path, second: VideoInfo) -> None:
+    x, y = (first.width, first.height), (second.width, second.height)
+    if x != y:
+        raise UsageError(
+            f"{a} is {x[0]}x{x[1]} and {b} is {y[0]}x{y[1]}; frames must be equal in size: --resize WxH"
+        )
+
+
+def _summarise(rows: Sequence[Row], name: str) -> Row:
+    """Mean, worst value and worst clip of a metric over the clips that have it."""
+    have = [row for row in rows if row[name] is not None]
+    found: Row = {name: _mean(have, name)}
+    if have:
+        worst = (max if name == "flicker" else min)(have, key=lambda row: float(row[name]))
+        found |= {f"{name}_worst": worst[name], f"{name}_worst_path": worst["path"]}
+    if len(have) < len(rows):
+        reason = next(row[f"{name}_missing"] for row in rows if row[name] is None)
+        found[f"{name}_missing"] = f"{len(rows) - len(have)} of {len(rows)} clips: {reason}"
+    elif not rows:
+        found[f"{name}_missing"] = "no clip could be measured"
+    return found
+
+
+def _mean(rows: Sequence[Row], key: str) -> float | None:
+    return sum(row[key] for row in rows) / len(rows) if rows else None
+
+
+def _silent(_: str) -> None:
+    """Nobody is told."""
+
+
+def _no_progress(_done: int, _total: int | None) -> None:
+    """Nobody watches."""
