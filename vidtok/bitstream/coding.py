@@ -33,13 +33,13 @@ def encode_stages(ids: np.ndarray, header: TokenHeader) -> tuple[tuple[Stage, ..
         check_ids(part, vocabulary)
         part = np.ascontiguousarray(part, dtype=f"<u{id_bytes(vocabulary)}")
         payload = pack(part, bits_for(vocabulary))
-        stages.append(Stage(len(payload), zlib.crc32(payload), zlib.crc32(memoryview(part))))
+        stages.append(Stage(len(payload), zlib.crc32(payload), zlib.crc32(part.data)))
         payloads.append(payload)
     return tuple(stages), payloads
 
 
 def decode_stages(payloads: Sequence[bytes | memoryview], head: ChunkHead, header: TokenHeader) -> Ids:
-    """ids (n, h, w[, K]) of a chunk in the smallest of uint16, uint32, uint64; DamagedError if they are not those written."""
+    """ids (n, h, w[, K]) of a chunk, uint16, 32 or 64; DamagedError if they are not those written."""
     shape = header.grid_shape(head.latents)
     ids = np.empty(shape, f"u{header.id_bytes}") if header.codebooks else None
     for k, (payload, stage, vocabulary) in enumerate(
@@ -65,7 +65,7 @@ def _decode_stage(
         check_ids(part, vocabulary)
     except FormatError as error:
         raise DamagedError(str(error), [head.number]) from None
-    if zlib.crc32(memoryview(part)) != stage.ids_crc:
+    if zlib.crc32(part.data) != stage.ids_crc:
         raise DamagedError(
             "its ids are not those that were written: the checksum does not fit", [head.number]
         )

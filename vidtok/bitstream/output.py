@@ -47,7 +47,7 @@ class OutputFile:
         if mode is not None and stat.S_ISDIR(mode):
             raise OutputError(f"cannot write {self.path}: it is a folder")
         if mode is not None and not stat.S_ISREG(mode):
-            self.file = open(self.target, "wb")
+            self.file = open(self.target, "wb")  # noqa: SIM115
             return
         if mode is not None and not self.force:
             raise OutputExistsError(f"{self.path} exists already; --force overwrites it")
@@ -56,7 +56,7 @@ class OutputFile:
         descriptor = os.open(
             self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
         )
-        self.file = open(descriptor, "wb")
+        self.file = open(descriptor, "wb")  # noqa: SIM115
         if fcntl is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

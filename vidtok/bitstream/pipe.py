@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from vidtok.bitstream.records import AUDIO, CHUNK, TRAILER, ChunkHead, parse_audio, parse_chunk
+from vidtok.bitstream.records import AUDIO, CHUNK, TRAILER, ChunkHead, check_sizes, parse_audio, parse_chunk
 from vidtok.bitstream.source import Front, read_front
 from vidtok.bitstream.trailer import FOOTER_BYTES, Index, check_positions, parse_footer, parse_trailer
 from vidtok.errors import DamagedError, FormatError, TruncatedError
 
 if TYPE_CHECKING:
-    from vidtok.bitstream.reader import Chunk, TokenReader
+    from vidtok.bitstream.reader import TokenReader
+    from vidtok.bitstream.views import Chunk
 
 OnAudio = Callable[[bytes], None] | None
 
@@ -50,12 +51,19 @@ def _next_front(reader: TokenReader, number: int) -> Front:
 
 def _read_chunk(reader: TokenReader, front: Front, head: ChunkHead, skip_damaged: bool) -> Chunk:
     from vidtok.bitstream.coding import decode_stages
-    from vidtok.bitstream.reader import Chunk, ChunkInfo, check_sizes
+    from vidtok.bitstream.views import Chunk, ChunkInfo
 
     place = reader.layout.place(head.number)
     info = ChunkInfo(
-        head.number, place.segment, place.first_latent, head.latents, place.first_frame, head.frames, front.start, front.record_bytes
-    )  # fmt: skip
+        number=head.number,
+        segment=place.segment,
+        first_latent=place.first_latent,
+        latents=head.latents,
+        first_frame=place.first_frame,
+        frames=head.frames,
+        offset=front.start,
+        bytes=front.record_bytes,
+    )
     check_sizes(head, reader.header)
     payloads = [reader.source.read(stage.payload_bytes) for stage in head.stages]
     try:

@@ -1,18 +1,27 @@
-"""TokenReader: header, counts, timestamps and ids of a token file, reading only the chunks that are asked for."""
+"""TokenReader: header, counts, timestamps and ids of a token file; only the chunks asked for are read."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from fractions import Fraction
+from io import BufferedReader
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+from zlib import crc32
 
-from vidtok.bitstream.header import FREE_IDS
 from vidtok.bitstream.layout import Layout
-from vidtok.bitstream.records import AUDIO, CHUNK, TRAILER, ChunkHead, parse_audio, parse_chunk
-from vidtok.bitstream.source import Front, Source, read_front, read_header, search_fronts
+from vidtok.bitstream.records import (
+    AUDIO,
+    CHUNK,
+    TRAILER,
+    ChunkHead,
+    check_sizes,
+    check_volume,
+    parse_audio,
+    parse_chunk,
+)
+from vidtok.bitstream.source import Front, Source, read_front, read_header
 from vidtok.bitstream.trailer import (
     FOOTER_BYTES,
     Index,
@@ -21,36 +30,13 @@ from vidtok.bitstream.trailer import (
     parse_footer,
     parse_trailer,
 )
+from vidtok.bitstream.views import Chunk, ChunkInfo, ChunkList, IdsView
 from vidtok.errors import DamagedError, FormatError, TruncatedError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
 RECOVER_HINT = "`vidtok verify` names what is whole, --skip-damaged reads it"
-
-
-@dataclass(frozen=True)
-class ChunkInfo:
-    """Where a chunk stands in the video and in the file. `bytes` is 0 where it has been lost."""
-
-    number: int
-    segment: int
-    first_latent: int
-    latents: int
-    first_frame: int
-    frames: int
-    offset: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A chunk that was read: ids (n, h, w[, K]) and its frames' timestamps; None with a `problem` if damaged."""
-
-    info: ChunkInfo
-    ids: np.ndarray | None
-    pts: Sequence[int] | None
-    problem: str | None = None
 
 
 class TokenReader:
@@ -156,7 +142,7 @@ class TokenReader:
     @property
     def chunks(self) -> Sequence[ChunkInfo]:
         """All chunks, in order."""
-        return _ChunkList(self)
+        return ChunkList(self)
 
     def chunk_info(self, number: int) -> ChunkInfo:
         """Where chunk `number` stands."""
@@ -166,8 +152,15 @@ class TokenReader:
         place = self.layout.place(number)
         latents, frames = self.layout.counts(number, self.latents, self.frames)
         return ChunkInfo(
-            number, place.segment, place.first_latent, latents, place.first_frame, frames, index.starts[number], index.lengths[number]
-        )  # fmt: skip
+            number=number,
+            segment=place.segment,
+            first_latent=place.first_latent,
+            latents=latents,
+            first_frame=place.first_frame,
+            frames=frames,
+            offset=index.starts[number],
+            bytes=index.lengths[number],
+        )
 
     def chunk_of_latent(self, latent: int) -> int:
         """Number of the chunk that holds latent frame `latent`."""
@@ -232,8 +225,6 @@ class TokenReader:
 
     def read_payloads(self, number: int) -> tuple[ChunkHead, list[bytes]]:
         """Head and stored bytes per stage of one chunk, checksums of the bytes checked."""
-        from zlib import crc32
-
         try:
             head = self._chunk_head(number)
             payloads = self._payloads(head)
@@ -249,7 +240,7 @@ class TokenReader:
         return [self.source.read(stage.payload_bytes) for stage in head.stages]
 
     def _chunk_head(self, number: int) -> ChunkHead:
-        """The head of a chunk, compared with what index and trailer say; the source then stands at its payload."""
+        """The head of a chunk, held against index and trailer; the source then stands at its payload."""
         info, index = self.chunk_info(number), self.index
         if not info.bytes:
             raise DamagedError("it has been lost")
@@ -296,6 +287,8 @@ class TokenReader:
                 if not repair:
                     raise
                 known.extend([None] * info.frames)
+        from vidtok.bitstream.recovery import fill_times
+
         return fill_times(known, max(step, 1))
 
     # --- from front to back ---------------------------------------------------------------------
@@ -337,6 +330,12 @@ class TokenReader:
         for number in range(len(self.index) + 1):
             yield from self._audio_before(number)
 
+    def open_audio(self) -> BinaryIO:
+        """The audio stream as a file to read from front to back; chunks may be read meanwhile."""
+        from vidtok.bitstream.audio import AudioFile
+
+        return BufferedReader(AudioFile(self.audio()))
+
     def _audio_before(self, number: int) -> Iterator[bytes]:
         index = self.index
         start = index.starts[number - 1] + index.lengths[number - 1] if number else self.header_end
@@ -359,8 +358,6 @@ class TokenReader:
                 return
 
     def _audio_piece(self, front: Front) -> bytes:
-        from zlib import crc32
-
         length, crc = parse_audio(front.head)
         data = self.source.read(length)
         if crc32(data) != crc:
@@ -368,7 +365,7 @@ class TokenReader:
         return data
 
     def verify(self, *, deep: bool = False) -> list[tuple[int | None, str]]:
-        """What is wrong, as (chunk number or None, words): checksums of all records; `deep` decodes the ids too."""
+        """What is wrong, as (chunk number or None, words), by all checksums; `deep` decodes the ids too."""
         found: list[tuple[int | None, str]] = [(None, problem) for problem in self.problems]
         for number in range(len(self.index)):
             try:
@@ -402,8 +399,10 @@ class TokenReader:
             if not self.recover:
                 raise type(error)(f"{error}; {RECOVER_HINT}") from None
             self.problems.append(str(error))
-            self._search(error)
-        check_volume(self.summary, self.header, self.file_bytes)
+            from vidtok.bitstream.recovery import search
+
+            self._summary, self._index, self._trailer_start = search(self, error)
+        check_volume(self.latents, self.header, self.file_bytes)
 
     def _read_index(self) -> tuple[Summary, Index, int]:
         size = self.source.size or 0
@@ -419,76 +418,15 @@ class TokenReader:
         front = read_front(self.source, self.seed)
         if front.kind != TRAILER or front.record_bytes != length:
             raise DamagedError("the end of the file is damaged: it does not lead to a trailer")
-        return (*self._parse_trailer(front), start)
+        return (*self.parse_trailer(front), start)
 
-    def _parse_trailer(self, front: Front) -> tuple[Summary, Index]:
+    def parse_trailer(self, front: Front) -> tuple[Summary, Index]:
         data = self._audio_piece(front)  # the same head: length and checksum
         return parse_trailer(data, self.header, self.header_end, front.start)
 
-    def _search(self, reason: FormatError) -> None:
-        """Fill index and summary from whatever records can be found."""
-        fronts = search_fronts(self.source, self.seed, self.header_end)
-        self._summary, expected = None, None
-        for front in fronts:
-            if front.kind == TRAILER:
-                try:
-                    self._summary, expected = self._parse_trailer(front)
-                    self._trailer_start = front.start
-                except FormatError as error:
-                    self.problems.append(f"trailer at byte {front.start}: {error}")
-        if expected is None:
-            self._trailer_start = self.source.size or 0
-        heads = self._found_chunks(fronts, expected)
-        count = len(expected) if expected is not None else max(heads, default=-1) + 1
-        self._index = Index()
-        for number in range(count):
-            front_head = heads.get(number)
-            at = front_head[0] if front_head else None
-            last = self._index.starts[-1] + self._index.lengths[-1] if number else self.header_end
-            self._index.add(*((at.start, at.record_bytes, at.crc) if at else (last, 0, 0)))
-        if self._summary is None:
-            self._summary = self._summary_of(heads)
-        if expected is not None or not isinstance(reason, TruncatedError):
-            return
-        self.problems[0] += f"; {len(heads)} whole chunks can be read"
-
-    def _found_chunks(
-        self, fronts: list[Front], expected: Index | None
-    ) -> dict[int, tuple[Front, ChunkHead]]:
-        """Chunks by number: in rising order, and those the trailer knows if there is one."""
-        heads: dict[int, tuple[Front, ChunkHead]] = {}
-        most = len(expected) if expected is not None else (self.source.size or 0) // 8 + 65536
-        size, last = self.source.size or 0, -1
-        for front in fronts:
-            if front.kind != CHUNK or front.payload_start + front.payload_bytes > size:
-                continue
-            try:
-                head = parse_chunk(front.head, self.header, self.layout)
-            except UnsupportedError:
-                raise
-            except FormatError:
-                continue
-            known = expected is None or (head.number < most and expected.crcs[head.number] == front.crc)
-            if last < head.number < most and known:
-                heads[head.number] = front, head
-                last = head.number
-        return heads
-
-    def _summary_of(self, heads: dict[int, tuple[Front, ChunkHead]]) -> Summary:
-        if not heads:
-            return Summary(latents=0, frames=0, audio_bytes=0)
-        number = max(heads)
-        place, head = self.layout.place(number), heads[number][1]
-        first = heads[min(heads)][1].pts
-        return Summary(
-            latents=place.first_latent + head.latents, frames=place.first_frame + head.frames, audio_bytes=0,
-            first_pts=first[0] if first else 0, last_pts=head.pts[-1] if head.pts else 0,
-            last_duration=self.header.frame_step, damaged_source=True,
-        )  # fmt: skip
-
     def finish_pipe(self, summary: Summary, index: Index) -> None:
         """What a pipe said at its end."""
-        self._summary, self._index = replace(summary), index
+        self._summary, self._index = summary, index
 
     def close(self) -> None:
         """Close the file, if it was opened here."""
@@ -508,112 +446,3 @@ def _name_chunk(error: FormatError, number: int) -> FormatError:
     if isinstance(error, UnsupportedError):
         return error
     return DamagedError(f"chunk {number}: {error}", [number])
-
-
-def check_sizes(head: ChunkHead, header: Any) -> None:
-    """Raise unless the stages' bytes are what so many ids take; nothing has been allocated before."""
-    from vidtok.bitstream.writer import check_chunk_size
-
-    check_chunk_size(head, header)
-    count = head.latents * header.grid_height * header.grid_width
-    for stage, vocabulary in zip(head.stages, header.vocabularies, strict=True):
-        wanted = (count * (vocabulary - 1).bit_length() + 7) // 8
-        if stage.payload_bytes != wanted:
-            raise FormatError(
-                f"{count} ids of a vocabulary of {vocabulary} take {wanted} bytes, not {stage.payload_bytes}"
-            )
-
-
-def check_volume(summary: Summary, header: Any, file_bytes: int) -> None:
-    """Raise if the ids of a raw file are more than its bytes can account for."""
-    ids = summary.latents * header.grid_height * header.grid_width * header.stages
-    if ids > FREE_IDS + 8 * file_bytes:
-        raise FormatError(f"the trailer promises {ids} ids; {file_bytes} bytes cannot hold them")
-
-
-def fill_times(known: list[int | None], step: int) -> list[int]:
-    """Rising timestamps with the unknown ones filled in: evenly between neighbours, `step` apart at the ends."""
-    places = [i for i, value in enumerate(known) if value is not None]
-    if len(places) == len(known):
-        return [value for value in known if value is not None]
-    if not places:
-        return [i * step for i in range(len(known))]
-    out: list[int] = []
-    after = 0
-    for i, value in enumerate(known):
-        while after < len(places) and places[after] < i:
-            after += 1
-        if value is not None:
-            out.append(value)
-            continue
-        right = places[after] if after < len(places) else None
-        if right is None:
-            out.append(out[-1] + step)
-        elif after == 0:
-            out.append((known[right] or 0) - (right - i) * step)
-        else:
-            left = places[after - 1]
-            low, high = known[left] or 0, known[right] or 0
-            out.append(low + (high - low) * (i - left) // (right - left))
-    return out
-
-
-class _ChunkList(Sequence[ChunkInfo]):
-    """The chunks of a reader, made when asked for."""
-
-    def __init__(self, reader: TokenReader) -> None:
-        self._reader = reader
-
-    def __len__(self) -> int:
-        return len(self._reader.index)
-
-    def __getitem__(self, which: Any) -> Any:
-        numbers = range(len(self))[which]
-        if isinstance(numbers, range):
-            return [self._reader.chunk_info(number) for number in numbers]
-        return self._reader.chunk_info(numbers)
-
-
-class IdsView:
-    """The ids of a file as an array that is read when sliced: view[a:b], view[i], view[a:b, y, x]."""
-
-    def __init__(self, reader: TokenReader) -> None:
-        self._reader = reader
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(t, h, w) or (t, h, w, K)."""
-        return self._reader.header.grid_shape(self._reader.latents)
-
-    @property
-    def ndim(self) -> int:
-        """3 or 4."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """uint16, uint32 or uint64: the smallest that holds the vocabulary."""
-        import numpy as np
-
-        return np.dtype(f"u{self._reader.header.id_bytes}")
-
-    def __len__(self) -> int:
-        return self._reader.latents
-
-    def __getitem__(self, key: Any) -> Any:
-        first, rest = (key[0], key[1:]) if isinstance(key, tuple) and key else (key, ())
-        if first is Ellipsis or key == ():
-            return self._reader.read_latents(0, len(self))[key]
-        if not isinstance(first, slice):
-            number = range(len(self))[first]
-            return self._reader.read_latents(number, number + 1)[(0, *rest)]
-        wanted = range(len(self))[first]
-        if not wanted:
-            return self._reader.read_latents(0, 0)[(slice(None), *rest)]
-        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1]) + 1
-        part = self._reader.read_latents(low, high)
-        return part[(slice(None) if wanted.step == 1 else [i - low for i in wanted], *rest)]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        data = self[:]
-        return data if dtype is None else data.astype(dtype)

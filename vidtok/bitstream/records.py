@@ -9,11 +9,12 @@ the header, so that no record of a file with another header is ever taken for on
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vidtok.bitstream.header import TokenHeader
+from vidtok.bitstream.header import FREE_IDS, TokenHeader
 from vidtok.bitstream.layout import Layout
 from vidtok.bitstream.wire import ZIGZAG_LIMIT, Cursor, varint, zigzag
 from vidtok.errors import DamagedError, FormatError, UnsupportedError
@@ -97,15 +98,13 @@ def is_steady(pts: Sequence[int], step: int) -> bool:
     """Whether timestamps are exactly `step` > 0 ticks apart (one or none always are)."""
     if len(pts) < 2:
         return True
-    return step > 0 and (
-        isinstance(pts, range) or all(b - a == step for a, b in zip(pts, pts[1:], strict=False))
-    )
+    return step > 0 and (isinstance(pts, range) or all(b - a == step for a, b in itertools.pairwise(pts)))
 
 
 def pack_times(pts: Sequence[int], step: int) -> bytes:
-    """Distances between timestamps, each as the zigzag of its change from the one before (at first `step`)."""
+    """Distances between timestamps, each the zigzag of its change from the last (at first `step`)."""
     out = bytearray()
-    for before, after in zip(pts, pts[1:], strict=False):
+    for before, after in itertools.pairwise(pts):
         out += zigzag(after - before - step)
         step = after - before
     return bytes(out)
@@ -164,3 +163,31 @@ def parse_audio(data: bytes) -> tuple[int, int]:
     length, crc = cursor.varint(), cursor.u32()
     cursor.end()
     return length, crc
+
+
+def check_chunk_size(head: ChunkHead, header: TokenHeader) -> None:
+    """Raise if a chunk holds more ids than its bytes can account for (ids of vocabulary 1 cost nothing)."""
+    ids = head.latents * header.grid_height * header.grid_width * header.stages
+    if ids > FREE_IDS + 8 * head.payload_bytes:
+        raise FormatError(
+            f"chunk {head.number} has {ids} ids in {head.payload_bytes} bytes; make chunks shorter"
+        )
+
+
+def check_sizes(head: ChunkHead, header: TokenHeader) -> None:
+    """Raise unless the stages' bytes are what so many ids take; nothing has been allocated before."""
+    check_chunk_size(head, header)
+    count = head.latents * header.grid_height * header.grid_width
+    for stage, vocabulary in zip(head.stages, header.vocabularies, strict=True):
+        wanted = (count * (vocabulary - 1).bit_length() + 7) // 8
+        if stage.payload_bytes != wanted:
+            raise FormatError(
+                f"{count} ids of a vocabulary of {vocabulary} take {wanted} bytes, not {stage.payload_bytes}"
+            )
+
+
+def check_volume(latents: int, header: TokenHeader, file_bytes: int) -> None:
+    """Raise if the ids of a raw file are more than its bytes can account for."""
+    ids = latents * header.grid_height * header.grid_width * header.stages
+    if ids > FREE_IDS + 8 * file_bytes:
+        raise FormatError(f"the trailer promises {ids} ids; {file_bytes} bytes cannot hold them")

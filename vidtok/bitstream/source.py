@@ -1,4 +1,4 @@
-"""Source: bytes of a token file, from disk or a pipe, record by record; and the search through damaged ones."""
+"""Source: bytes of a token file, from disk or a pipe, record by record; the search through damaged ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from vidtok.bitstream.header import PREAMBLE_BYTES, TokenHeader, header_bytes, parse_header
+from vidtok.bitstream.header import TokenHeader
 from vidtok.bitstream.records import FRONT_BYTES, MARK, MIN_RECORD_BYTES, check_kind, front_lengths
+from vidtok.bitstream.sections import PREAMBLE_BYTES, header_bytes, parse_header
 from vidtok.bitstream.wire import Cursor
 from vidtok.errors import DamagedError, FormatError, SourceError, TruncatedError, UnsupportedError
 
@@ -21,11 +22,9 @@ class Source:
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO) -> None:
         self.owned = isinstance(source, (str, os.PathLike))
-        self.name = (
-            str(source) if isinstance(source, (str, os.PathLike)) else str(getattr(source, "name", "stream"))
-        )
+        self.name = str(source if self.owned else getattr(source, "name", "stream"))
         try:
-            self.file: BinaryIO = open(source, "rb") if isinstance(source, (str, os.PathLike)) else source
+            self.file = _open(source)
             self.size = self._measure()
         except OSError as error:
             raise SourceError(f"cannot read {self.name}: {error.strerror or error}") from error
@@ -92,6 +91,10 @@ class Source:
         """Close what we opened."""
         if self.owned:
             self.file.close()
+
+
+def _open(source: str | os.PathLike[str] | BinaryIO) -> BinaryIO:
+    return open(source, "rb") if isinstance(source, (str, os.PathLike)) else source
 
 
 def read_header(source: Source) -> tuple[TokenHeader, int]:

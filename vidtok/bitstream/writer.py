@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-from vidtok.bitstream.header import FREE_IDS, TokenHeader
+from vidtok.bitstream.audio import AudioSpool
+from vidtok.bitstream.clock import Clock
+from vidtok.bitstream.header import TokenHeader
 from vidtok.bitstream.layout import Layout
 from vidtok.bitstream.output import OutputFile
-from vidtok.bitstream.records import AUDIO, CHUNK, ChunkHead, audio_head, frame_record, is_steady
+from vidtok.bitstream.records import AUDIO, CHUNK, ChunkHead, audio_head, check_chunk_size, frame_record
 from vidtok.bitstream.trailer import Index, Summary, write_trailer
-from vidtok.bitstream.wire import ZIGZAG_LIMIT
-from vidtok.errors import FormatError, OutputError, UsageError
+from vidtok.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,8 @@ class TokenWriter:
         self._ids: list[np.ndarray] = []  # latent frames not stored yet
         self._waiting = 0
         self._pts: list[int] = []  # timestamps not stored yet
-        self._clock = _Clock(header)
+        self._clock = Clock(header)
+        self._audio: AudioSpool | None = None
         self.finished = False
         try:
             data = header.to_bytes()
@@ -60,7 +62,7 @@ class TokenWriter:
     # --- what callers do ------------------------------------------------------------------------
 
     def write(self, ids: np.ndarray, frame_pts: Sequence[int] = ()) -> None:
-        """Latent frames (n, h, w[, K]) and the timestamps, in ticks, of the frames they newly hold, in order."""
+        """Latent frames (n, h, w[, K]) and the timestamps, in ticks, of the frames they newly hold."""
         self._check_open()
         shape = tuple(getattr(ids, "shape", ()))
         if shape != self.header.grid_shape(shape[0] if shape else 0):
@@ -79,15 +81,16 @@ class TokenWriter:
         self._store(final=False)
 
     def write_audio(self, data: bytes) -> None:
-        """A piece of the audio stream, stored here, between chunks."""
+        """A piece of the audio stream, of any size. It is stored after the last chunk."""
         self._check_open()
         if self.header.audio is None:
             raise UsageError("audio was given but the header describes none")
-        if data:
-            front, _ = frame_record(AUDIO, audio_head(data), self.seed)
-            self._put(front)
-            self._put(data)
-            self.audio_bytes += len(front) + len(data)
+        if self._audio is None:
+            self._audio = AudioSpool(self.output.target.parent if self.output else None)
+        try:
+            self._audio.write(data)
+        except OSError as error:
+            raise _as_output_error(error) from error
 
     def end_segment(self) -> None:
         """Check that a segment ends here (the header's segment_frames says where they end)."""
@@ -98,7 +101,7 @@ class TokenWriter:
             )
 
     def finish(self, *, damaged_source: bool = False, last_duration: int | None = None) -> None:
-        """Store what waits, and the trailer. `last_duration`: ticks the last frame stays (guessed if None)."""
+        """Store what waits, and the trailer. `last_duration`: ticks the last frame stays (None: guessed)."""
         self._check_open()
         self._store(final=True)
         if not self.layout.frames_fit(self.latents, self.frames) or self._pts:
@@ -106,12 +109,19 @@ class TokenWriter:
                 f"{self.latents} latent frames were written for {self.frames + len(self._pts)} frames; "
                 f"strides of {self.header.time_stride} make other counts"
             )
+        self._store_audio()
         clock = self._clock
         summary = Summary(
-            latents=self.latents, frames=self.frames, audio_bytes=self.audio_bytes, damaged_source=damaged_source,
-            first_pts=clock.first, last_pts=clock.last, steady=clock.steady, nominal=clock.nominal,
+            latents=self.latents,
+            frames=self.frames,
+            audio_bytes=self.audio_bytes,
+            damaged_source=damaged_source,
+            first_pts=clock.first,
+            last_pts=clock.last,
             last_duration=clock.usual_step() if last_duration is None else max(int(last_duration), 0),
-        )  # fmt: skip
+            steady=clock.steady,
+            nominal=clock.nominal,
+        )
         self._put(write_trailer(summary, self.index, self.header, self.header_end, self.seed, self.position))
         self.finished = True
 
@@ -131,6 +141,8 @@ class TokenWriter:
 
     def discard(self) -> None:
         """Give up: leave no file. Does nothing after `close`."""
+        if self._audio:
+            self._audio.close()
         if self.output:
             self.output.discard()
 
@@ -180,6 +192,13 @@ class TokenWriter:
         self.latents += latents
         self.frames += frames
 
+    def _store_audio(self) -> None:
+        for piece in self._audio.pieces() if self._audio else ():
+            front, _ = frame_record(AUDIO, audio_head(piece), self.seed)
+            self._put(front)
+            self._put(piece)
+            self.audio_bytes += len(front) + len(piece)
+
     def _take(self, latents: int) -> np.ndarray:
         """The first `latents` waiting latent frames as one array."""
         import numpy as np
@@ -210,46 +229,3 @@ def _as_output_error(error: OSError) -> OutputError:
     return (
         error if isinstance(error, OutputError) else OutputError(f"cannot write: {error.strerror or error}")
     )
-
-
-def check_chunk_size(head: ChunkHead, header: TokenHeader) -> None:
-    """Raise if a chunk holds more ids than its bytes can account for (ids of vocabulary 1 cost nothing)."""
-    ids = head.latents * header.grid_height * header.grid_width * header.stages
-    if ids > FREE_IDS + 8 * head.payload_bytes:
-        raise FormatError(
-            f"chunk {head.number} has {ids} ids in {head.payload_bytes} bytes; make chunks shorter"
-        )
-
-
-class _Clock:
-    """Watches timestamps go by: whether they rise, are steady, or follow the nominal rate."""
-
-    def __init__(self, header: TokenHeader) -> None:
-        self.step = header.frame_step
-        self.first = self.last = self.frames = 0
-        self.last_gap = 0
-        self.steady = True
-        self.nominal = bool(header.fps and header.time_base)
-        period = 1 / (header.fps * header.time_base) if header.fps and header.time_base else None
-        self.period = (period.numerator, period.denominator) if period else (0, 1)
-
-    def add(self, pts: Sequence[int]) -> None:
-        """More timestamps, in order."""
-        for now in map(int, pts):
-            if not -ZIGZAG_LIMIT < now < ZIGZAG_LIMIT >> 1:
-                raise UsageError(f"timestamp {now} is out of range; they are below 2^61")
-            if not self.frames:
-                self.first = now
-            elif now <= self.last:
-                raise UsageError(f"timestamps rise; {now} follows {self.last}")
-            else:
-                self.last_gap = now - self.last
-                self.steady = self.steady and is_steady((self.last, now), self.step)
-                late = (now - self.first) * self.period[1] - self.frames * self.period[0]
-                self.nominal = self.nominal and abs(late) <= self.period[1]
-            self.last = now
-            self.frames += 1
-
-    def usual_step(self) -> int:
-        """Ticks the last frame stays, where nobody said."""
-        return self.step or self.last_gap or round(self.period[0] / self.period[1])

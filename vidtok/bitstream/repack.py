@@ -1,0 +1,68 @@
+"""repack: the same ids, stored another way: another entropy mode, or fewer stages. No video, no tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from vidtok.bitstream.header import TokenHeader
+from vidtok.bitstream.reader import TokenReader
+from vidtok.bitstream.writer import TokenWriter
+from vidtok.errors import UsageError
+
+
+def repack(
+    source: str | os.PathLike[str] | BinaryIO | TokenReader,
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    entropy: str = "raw",
+    quality: int | None = None,
+    force: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> TokenHeader:
+    """Write `source` to `target` with entropy mode `entropy` and `quality` stages (None: all there are).
+
+    The bytes are those that encoding that way would have written. Returns the new header.
+    `progress` is called with the latent frames done and those in all (None on a pipe).
+    """
+    reader = source if isinstance(source, TokenReader) else TokenReader(source)
+    try:
+        header = repacked_header(reader.header, "raw" if entropy == "auto" else entropy, quality)
+        total = reader.latents if reader.seekable else None
+        with TokenWriter(target, header, force=force) as sink:
+            for chunk in reader.iter_chunks(on_audio=sink.write_audio):
+                assert chunk.ids is not None
+                ids = chunk.ids[..., : header.codebooks] if header.codebooks else chunk.ids
+                sink.write(ids, chunk.pts or ())
+                if progress:
+                    progress(sink.latents, total)
+            sink.finish(damaged_source=reader.damaged_source, last_duration=reader.last_duration)
+    finally:
+        if reader is not source:
+            reader.close()
+    return header
+
+
+def repacked_header(header: TokenHeader, entropy: str, quality: int | None) -> TokenHeader:
+    """The header of the new file; UsageError if it cannot have that quality."""
+    if quality is None or quality == header.quality:
+        return replace(header, entropy=entropy)
+    if header.quality is None:
+        raise UsageError(f"quality {quality}: the model of this file has one rate only; leave --quality out")
+    if not 1 <= quality <= header.quality or header.quality != header.codebooks:
+        raise UsageError(
+            f"quality {quality}: this file holds qualities 1 to {header.quality}; encode anew for more"
+        )
+    shared = isinstance(header.vocabulary, int)
+    vocabulary = header.vocabulary if shared else header.vocabularies[:quality]
+    own_digits = len(header.digits) == header.stages and isinstance(header.digits[0], tuple)
+    digits = header.digits[:quality] if own_digits else header.digits
+    changed: dict[str, Any] = {
+        "codebooks": quality,
+        "quality": quality,
+        "vocabulary": vocabulary,
+        "digits": digits,
+    }
+    return replace(header, entropy=entropy, **changed)
