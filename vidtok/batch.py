@@ -90,7 +90,7 @@ def looks_like_media(path: Path) -> bool:
 
 def looks_like_tokens(path: Path) -> bool:
     """Whether a file is a token file, by its magic."""
-    from vidtok.bitstream.header import MAGIC
+    from vidtok.bitstream.sections import MAGIC
 
     return _first_bytes(path, len(MAGIC)) == MAGIC
 

@@ -32,13 +32,7 @@ if TYPE_CHECKING:
 @opt.quality
 @opt.entropy
 @opt.pixels
-@click.option(
-    "--segment-frames",
-    type=click.IntRange(min=0),
-    default=0,
-    metavar="N",
-    help="Independent parts of N frames.",
-)
+@opt.segment_frames
 @click.option(
     "--audio",
     type=click.Choice(["copy", "drop"]),
@@ -169,10 +163,10 @@ def is_complete(job: Job) -> bool:
     if not looks_like_tokens(job.target):
         raise OutputExistsError(f"{job.target} exists and is not a token file; --force overwrites it")
     try:
-        with TokenReader(job.target) as reader:
-            return not reader.truncated
+        TokenReader(job.target).close()
     except FormatError:
         return False
+    return True
 
 
 def estimate_tokens(source: Path, options: dict[str, Any]) -> dict[str, Any]:

@@ -29,12 +29,18 @@ def info_command(console: Console, file: str, tokens: bool) -> int:
 
 
 def source_of(file: str) -> Any:
-    """A path, or stdin's bytes for '-'."""
+    """A path, or stdin's bytes for '-': kept in a temporary file, since the index stands at their end."""
     if file != "-":
         return file
     if sys.stdin.isatty():
         raise click.UsageError("'-' reads a token file from stdin, which is a terminal; redirect it")
-    return sys.stdin.buffer
+    import shutil
+    import tempfile
+
+    spool = tempfile.TemporaryFile()  # noqa: SIM115 - the system removes it when the process ends
+    shutil.copyfileobj(sys.stdin.buffer, spool)
+    spool.seek(0)
+    return spool
 
 
 def token_statistics(reader: Any) -> dict[str, Any]:
@@ -43,6 +49,6 @@ def token_statistics(reader: Any) -> dict[str, Any]:
 
     header = reader.header
     statistics = TokenStatistics(header.vocabulary, header.digits, header.codebooks)
-    for ids in reader.iter_chunks():
-        statistics.update(ids)
+    for chunk in reader.iter_chunks():
+        statistics.update(chunk.ids)
     return dict(statistics.result())

@@ -205,6 +205,22 @@ pixels = together(
     ),
     click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames."),
 )
+metric = click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    default=("psnr,ssim,ms_ssim",),
+    show_default=True,
+    metavar="LIST",
+    help="psnr, ssim, ms_ssim, psnr:y, psnr:video, flicker, ...; comma-separated, may repeat.",
+)
+segment_frames = click.option(
+    "--segment-frames",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="Independent parts of N frames.",
+)
 max_pixels = click.option(
     "--max-pixels",
     type=click.IntRange(min=1),

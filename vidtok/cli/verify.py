@@ -48,7 +48,7 @@ def check(file: str, deep: bool) -> dict[str, Any]:
         "problems": [],
     }
     try:
-        with TokenReader(source_of(file)) as reader:
+        with TokenReader(source_of(file), recover=True) as reader:
             found = reader.verify(deep=deep)
             row |= {"ok": not found, "chunks": len(reader.chunks), "frames": reader.frames}
             row["damaged"] = [chunk for chunk, _ in found if chunk is not None]

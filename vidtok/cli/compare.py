@@ -1,0 +1,51 @@
+"""`vidtok compare`: one video measured against another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vidtok.cli import options as opt
+from vidtok.cli.eval import tell_missing
+from vidtok.cli.output import Console, lines
+
+
+@click.command("compare", epilog=opt.epilog("vidtok compare clip.mp4 back.mp4 --metric psnr,ssim"))
+@click.argument("reference", metavar="A")
+@click.argument("other", metavar="B")
+@opt.metric
+@opt.pixels
+@click.option(
+    "--save", metavar="FILE", type=click.Path(path_type=Path), help="Write both side by side as a video."
+)
+@opt.strict
+@opt.max_pixels
+@opt.force
+@opt.reporting(csv=True)
+def compare_command(
+    console: Console, reference: str, other: str, metrics: tuple[str, ...], save: Path | None, **options: Any
+) -> int:
+    """Metrics of video B against video A, frame by frame. --resize, --fps and the like apply to both."""
+    from vidtok.codec import EncodeOptions
+    from vidtok.evaluate import compare
+    from vidtok.metrics import DIALECTS
+
+    progress, close = console.progress("compare")
+    try:
+        row = compare(
+            reference,
+            other,
+            metrics,
+            reading=EncodeOptions(**options),
+            save=save,
+            progress=progress,
+            warn=console.warn,
+        )
+    finally:
+        close()
+    dialects = {name: words for name, words in DIALECTS.items() if name in row}
+    failed = tell_missing(console, row)
+    console.result(row | {"dialects": dialects}, "\n".join(lines(row | {"dialects": dialects})))
+    return 1 if failed else 0
