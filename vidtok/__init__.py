@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from vidtok.bitstream.container import TokenReader
     from vidtok.codec import DecodeReport, EncodeReport
+    from vidtok.model.model import Model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "decode", "encode", "load", "open"]
@@ -22,11 +23,11 @@ __all__ = ["__version__", "decode", "encode", "load", "open"]
 StrPath = str | os.PathLike[str]
 
 
-def load(name: StrPath = "default", *, device: str = "auto") -> Any:
+def load(name: StrPath = "default", *, device: str = "auto", precision: str = "auto") -> Model:
     """The tokenizer called `name` (built-in name, alias, folder or file) on `device`, ready to encode and decode."""
-    from vidtok.checkpoint import load_tokenizer
+    from vidtok.checkpoint import load as load_model
 
-    return load_tokenizer(name, device)
+    return load_model(name, device=device, precision=precision)
 
 
 def encode(source: StrPath, target: StrPath | BinaryIO, **options: Any) -> EncodeReport:

@@ -7,6 +7,7 @@ unpickled.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidtok.errors import ConfigError, ModelError, OutputError, UnknownNameError
+from vidtok.errors import ConfigError, ModelError, OutputError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
+    from vidtok.model.model import Model
     from vidtok.model.tokenizer import ModelConfig, Tokenizer
 
 BUILT_IN = Path(__file__).parent / "models"
@@ -115,6 +118,35 @@ def load_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, str]]:
     tokenizer = Tokenizer(config)
     tokenizer.load_state_dict({name: t.float() for name, t in tensors.items()})
     return tokenizer.eval().requires_grad_(False), metadata
+
+
+def load(name: str | os.PathLike[str] = "default", *, device: str = "auto", precision: str = "auto") -> Model:
+    """The model called `name`: a built-in name, an alias, a file or a folder. Loaded once per process."""
+    import torch
+
+    found, path = find_model(name)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if (device.startswith("cuda") and not torch.cuda.is_available()) or (
+        device == "mps" and not torch.backends.mps.is_available()
+    ):
+        raise UsageError(f"--device {device}: this machine, or this build of torch, has none; use cpu or auto")
+    try:
+        place = torch.device(device)
+    except RuntimeError as exc:
+        raise UnknownNameError("device", device, ["auto", "cpu", "cuda", "mps"]) from exc
+    precision = "fp32" if precision == "auto" else precision
+    return _load(found, path.resolve(), path.stat().st_mtime_ns, place, precision)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(name: str, path: Path, modified: int, device: torch.device, precision: str) -> Model:
+    from vidtok.model.model import PRECISIONS, Model
+
+    if precision not in PRECISIONS:
+        raise UnknownNameError("precision", precision, ["auto", *PRECISIONS])
+    tokenizer, metadata = load_tokenizer(path)
+    return Model(tokenizer, name=name, model_id=metadata["content_id"], device=device, precision=precision)
 
 
 def model_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:

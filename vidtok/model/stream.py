@@ -128,7 +128,7 @@ class EncodeStream(_Stream):
         self._pending: list[Tensor] = []  # (n, H, W, 3) pieces, padded sizes
 
     def push(self, frames: np.ndarray | Tensor) -> np.ndarray:
-        """uint8 (T, H, W, 3), any T -> ids (n, h, w) int64 of the passes that are full, n may be 0."""
+        """uint8 (T, H, W, 3), any T -> ids (n, h, w) int64 of all latent frames now complete, n may be 0."""
         piece = torch.as_tensor(frames)
         if piece.dtype != torch.uint8 or piece.shape[1:] != (self.height, self.width, 3):
             raise UsageError(
@@ -139,8 +139,8 @@ class EncodeStream(_Stream):
             if not self._pending:
                 self._pending.append(piece[:1].expand(self.geometry.time - 1, -1, -1, -1))
             self._pending.append(piece)
-        size = self.latents_per_pass * self.geometry.time
-        return self._run(sum(map(len, self._pending)) // size * size)
+        held = sum(map(len, self._pending))
+        return self._run(held - held % self.geometry.time)
 
     def flush(self) -> np.ndarray:
         """End of the segment: the remaining ids. What is pushed afterwards starts anew."""
@@ -166,8 +166,7 @@ class EncodeStream(_Stream):
         if not count:
             return np.empty((0, *self.grid), np.int64)
         frames = torch.cat(self._pending)
-        # a view of length >= 0 stays behind as the mark of a running segment
-        self._pending = [frames[count:].clone()]
+        self._pending = [frames[count:].clone()]  # even if empty: the mark of a running segment
         size = self.latents_per_pass * self.geometry.time
         return np.concatenate([self._pass(frames[a : min(a + size, count)]) for a in range(0, count, size)])
 
