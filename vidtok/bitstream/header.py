@@ -9,6 +9,7 @@ from typing import NamedTuple
 from vidtok.errors import FormatError, UnsupportedError
 from vidtok.geometry import Geometry
 
+MAGIC = b"\x89VTK\r\n\x1a\n"
 MAX_SIDE = 65535
 MAX_CODEBOOKS = 1024
 MAX_STRIDE = 65535

@@ -9,14 +9,13 @@ of a segment is full. Number and header alone say where a chunk stands, whatever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vidtok.bitstream.header import TokenHeader
 from vidtok.geometry import ceil_div
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a full chunk stands: counts over the whole video, and what it holds when full."""
 
     segment: int
@@ -26,11 +25,11 @@ class Place:
     frames: int
 
 
-@dataclass(frozen=True)
 class Layout:
     """The arithmetic of one header."""
 
-    header: TokenHeader
+    def __init__(self, header: TokenHeader) -> None:
+        self.header = header
 
     @property
     def segment_latents(self) -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from vidtok.bitstream.header import FREE_IDS, TokenHeader
 from vidtok.bitstream.layout import Layout
@@ -53,8 +53,7 @@ def check_kind(kind: bytes) -> None:
         raise UnsupportedError(f"record kind {kind.hex()} is unknown and needed; a newer vidtok may read it")
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """One codebook's part of a chunk: stored bytes, their checksum, and that of the ids."""
 
     payload_bytes: int
@@ -62,8 +61,7 @@ class Stage:
     ids_crc: int
 
 
-@dataclass(frozen=True)
-class ChunkHead:
+class ChunkHead(NamedTuple):
     """Everything about a chunk but its ids. `pts` are the timestamps of its frames, in ticks."""
 
     number: int

@@ -12,11 +12,10 @@ import zlib
 from collections.abc import Callable
 from fractions import Fraction
 
-from vidtok.bitstream.header import ENTROPY, Audio, Colour, TokenHeader, digit_groups
+from vidtok.bitstream.header import ENTROPY, MAGIC, Audio, Colour, TokenHeader, digit_groups
 from vidtok.bitstream.wire import Cursor, text, varint
 from vidtok.errors import DamagedError, FormatError, TruncatedError, UnsupportedError
 
-MAGIC = b"\x89VTK\r\n\x1a\n"
 VERSION = 0
 PREAMBLE_BYTES = len(MAGIC) + 1 + 4
 MAX_HEADER_BYTES = 1 << 20

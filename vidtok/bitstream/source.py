@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zlib
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from vidtok.bitstream.header import TokenHeader
 from vidtok.bitstream.records import FRONT_BYTES, MARK, MIN_RECORD_BYTES, check_kind, front_lengths
@@ -103,8 +102,7 @@ def read_header(source: Source) -> tuple[TokenHeader, int]:
     return parse_header(preamble, source.some(header_bytes(preamble)))
 
 
-@dataclass(frozen=True)
-class Front:
+class Front(NamedTuple):
     """A record up to its payload: where it starts, its head, its checksum, what its payload takes."""
 
     kind: bytes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from vidtok.bitstream.header import TokenHeader
 from vidtok.bitstream.layout import Layout
@@ -23,17 +23,11 @@ ENTRY_BYTES = 1 + 1 + 4  # the smallest entry of the index
 DAMAGED_SOURCE, STEADY, NOMINAL = 1, 2, 4
 
 
-def _numbers() -> array[int]:
-    return array("Q")
-
-
-@dataclass
 class Index:
     """Where chunk i stands: `starts[i]`, its record's bytes `lengths[i]` (0: lost), its head's `crcs[i]`."""
 
-    starts: array[int] = field(default_factory=_numbers)
-    lengths: array[int] = field(default_factory=_numbers)
-    crcs: array[int] = field(default_factory=_numbers)
+    def __init__(self) -> None:
+        self.starts, self.lengths, self.crcs = array("Q"), array("Q"), array("Q")
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -45,8 +39,7 @@ class Index:
         self.crcs.append(crc)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
+class Summary(NamedTuple):
     """What is known when everything has been written."""
 
     latents: int

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from vidtok.bitstream.reader import TokenReader
 
 
-@dataclass(frozen=True)
-class ChunkInfo:
+class ChunkInfo(NamedTuple):
     """Where a chunk stands in the video and in the file. `bytes` is 0 where it has been lost."""
 
     number: int
@@ -26,8 +24,7 @@ class ChunkInfo:
     bytes: int
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A chunk that was read: ids (n, h, w[, K]) and its frames' timestamps; None with a `problem`."""
 
     info: ChunkInfo
