@@ -52,8 +52,15 @@ def content_id(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        raw = tensor.view(torch.uint8 if tensor.element_size() == 1 else torch.int16 if tensor.element_size() == 2
-                          else torch.int32 if tensor.element_size() == 4 else torch.int64).numpy()
+        raw = tensor.view(
+            torch.uint8
+            if tensor.element_size() == 1
+            else torch.int16
+            if tensor.element_size() == 2
+            else torch.int32
+            if tensor.element_size() == 4
+            else torch.int64
+        ).numpy()
         digest.update(raw.astype(raw.dtype.newbyteorder("<")).tobytes() if sys.byteorder == "big" else raw.tobytes())
     return digest.hexdigest()
 
@@ -69,7 +76,10 @@ def save_tokenizer(path: Path, tokenizer: Tokenizer, *, name: str, description: 
     tensors = {k: v.detach().to(torch.float16).contiguous() for k, v in tokenizer.state_dict().items()}
     model_id = content_id(config, tensors)
     metadata = {
-        "format": "vidtok", "name": name, "description": description, "content_id": model_id,
+        "format": "vidtok",
+        "name": name,
+        "description": description,
+        "content_id": model_id,
         "config": json.dumps(config, sort_keys=True),
     }
     write_atomically(path, save(tensors, metadata))
@@ -136,6 +146,8 @@ def load(name: str | os.PathLike[str] = "default", *, device: str = "auto", prec
     except RuntimeError as exc:
         raise UnknownNameError("device", device, ["auto", "cpu", "cuda", "mps"]) from exc
     precision = "fp32" if precision == "auto" else precision
+    if precision == "fp16" and place.type == "cpu":
+        raise UsageError("--precision fp16 is for GPUs; this is the CPU: fp32 or bf16")
     return _load(found, path.resolve(), path.stat().st_mtime_ns, place, precision)
 
 
@@ -210,6 +222,10 @@ def describe(name: str | os.PathLike[str]) -> ModelEntry:
     metadata = read_metadata(path)
     aliases = tuple(alias for alias, target in ALIASES.items() if target == found)
     return ModelEntry(
-        name=found, aliases=aliases, model_id=metadata.get("content_id", ""), path=path,
-        file_bytes=path.stat().st_size, description=metadata.get("description", ""),
+        name=found,
+        aliases=aliases,
+        model_id=metadata.get("content_id", ""),
+        path=path,
+        file_bytes=path.stat().st_size,
+        description=metadata.get("description", ""),
     )

@@ -96,9 +96,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return tuple(_convert(item, v, where) for v in value)
     elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif hint in (str, bool) and isinstance(value, hint):
+    elif (hint is int and isinstance(value, int) and not isinstance(value, bool)) or (
+        hint in (str, bool) and isinstance(value, hint)
+    ):
         return value
     elif origin is dict and isinstance(value, Mapping):
         return dict(value)

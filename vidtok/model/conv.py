@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidtok.errors import ConfigError
-from vidtok.model.layers import BlockStack, ChannelNorm, Conv, State
+from vidtok.model.layers import BlockStack, ChannelNorm, Conv, Half, State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,12 +32,12 @@ class ConvConfig:
             raise ConfigError(f"conv: delayed is 1..width ({self.width}), got {self.delayed}")
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Half):
     """Normalised patches (B, t, h, w, P) in [-1, 1] -> latent (B, t, h, w, D), and the state."""
 
     def __init__(self, config: ConvConfig, patch: int, latent: int) -> None:
         super().__init__()
-        self.halo = config.encoder_blocks  # cells a side that an output cell sees
+        self.halo = config.encoder_blocks
         self.look_back = config.encoder_blocks
         self.inlet = Conv(patch, config.width, 1)
         self.body = BlockStack(config.encoder_blocks, config.width, config.hidden, config.delayed)
@@ -49,7 +49,7 @@ class ConvEncoder(nn.Module):
         return self.outlet(self.norm(x)), state
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(Half):
     """Codes (B, t, h, w, D) in [-1, 1] -> patches (B, t, h, w, P), about [-1, 1], and the state."""
 
     def __init__(self, config: ConvConfig, patch: int, latent: int) -> None:

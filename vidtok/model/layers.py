@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 State = tuple[Tensor, ...]
 
+HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
 
 class Conv(nn.Module):
     """A k x k convolution over the grid, zero padding at the border. (B, t, h, w, Cin) -> (B, t, h, w, Cout)."""
@@ -32,7 +34,7 @@ class Conv(nn.Module):
         image = x.reshape(b * t, h, w, c).permute(0, 3, 1, 2)
         pad = self.kernel // 2
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        if x.device.type == "cpu" and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+        if x.device.type == "cpu" and not torch.is_grad_enabled() and HAS_ONEDNN:
             y = torch.mkldnn_convolution(image, weight, bias, [pad, pad], [1, 1], [1, 1], 1)
         else:
             y = F.conv2d(image, weight, bias, padding=pad)
@@ -48,9 +50,7 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(
-            x.contiguous(), x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), eps=1e-5
-        )
+        return F.layer_norm(x.contiguous(), x.shape[-1:], self.weight.to(x.dtype), self.bias.to(x.dtype), eps=1e-5)
 
 
 class TimeShift(nn.Module):
@@ -102,9 +102,18 @@ class BlockStack(nn.Module):
 
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         b, _, h, w, _ = x.shape
-        states = state or tuple(block.shift.initial_state(b, h, w, x) for block in self.blocks)  # type: ignore[operator, union-attr]
         after = []
-        for block, s in zip(self.blocks, states, strict=True):
-            x, s = block(x, s)
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            x, s = block(x, state[i] if state else block.shift.initial_state(b, h, w, x))
             after.append(s)
         return x, tuple(after)
+
+
+class Half(nn.Module):
+    """An encoder or a decoder: `forward(x, state)` -> (y, state), both (B, t, h, w, channels), None at the start."""
+
+    inlet: Conv  # the first layer: patches or codes to channels
+    outlet: Conv  # the last: channels to latent or patches
+    halo: int  # cells a side that an output cell depends on
+    look_back: int  # latent frames of the past that an output depends on

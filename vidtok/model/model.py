@@ -49,11 +49,11 @@ class Model:
 
     def encoder(self, height: int, width: int, schedule: Schedule | None = None) -> EncodeStream:
         """A stream that turns frames of this size into ids."""
-        return EncodeStream(self.tokenizer, height, width, dtype=self.dtype, schedule=schedule or Schedule())
+        return EncodeStream(self.tokenizer, height, width, dtype=self.dtype, schedule=schedule)
 
     def decoder(self, height: int, width: int, schedule: Schedule | None = None) -> DecodeStream:
         """A stream that turns ids into frames of this size."""
-        return DecodeStream(self.tokenizer, height, width, dtype=self.dtype, schedule=schedule or Schedule())
+        return DecodeStream(self.tokenizer, height, width, dtype=self.dtype, schedule=schedule)
 
     def encode(self, frames: np.ndarray | Tensor) -> Tokens:
         """uint8 (T, H, W, 3) or (B, T, H, W, 3) -> Tokens with ids (t, h, w) or (B, t, h, w), of the same kind."""
@@ -71,7 +71,12 @@ class Model:
         return self.decode_ids(tokens.ids, frames=tokens.frames, height=tokens.height, width=tokens.width)
 
     def decode_ids(
-        self, ids: np.ndarray | Tensor, *, frames: int | None = None, height: int | None = None, width: int | None = None
+        self,
+        ids: np.ndarray | Tensor,
+        *,
+        frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
     ) -> Any:
         """Ids (t, h, w) or (B, t, h, w) -> uint8 frames; all that the grid holds where no size is given."""
         if ids.ndim not in (3, 4):
@@ -98,7 +103,7 @@ class Model:
         array = ids.cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
         if array.dtype.kind not in "ui":
             raise UsageError(f"ids are integers, got {array.dtype}")
-        if array.size and not (0 <= int(array.min()) and int(array.max()) < self.vocabulary):
+        if array.size and not (int(array.min()) >= 0 and int(array.max()) < self.vocabulary):
             raise UsageError(f"ids of {self.name} are 0 to {self.vocabulary - 1}, got {array.min()} to {array.max()}")
         return array.astype(np.int64)
 

@@ -1,7 +1,7 @@
 """Frames <-> patches of time x space x space pixels, one row per grid cell: pure rearrangement, any dtype.
 
-    frames  (B, T, H, W, 3), H and W multiples of `space`, T of `time`
-    patches (B, T/time, H/space, W/space, time * space * space * 3)
+frames  (B, T, H, W, 3), H and W multiples of `space`, T of `time`
+patches (B, T/time, H/space, W/space, time * space * space * 3)
 """
 
 from __future__ import annotations

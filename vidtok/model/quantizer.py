@@ -52,6 +52,9 @@ class Quantized(NamedTuple):
 class Quantizer(nn.Module):
     """What encoders, decoders and trainers may ask of any quantizer."""
 
+    def __init__(self, config: QuantizerConfig) -> None:
+        super().__init__()
+
     digits: tuple[int, ...]  # levels of each digit, fastest first
 
     @property
@@ -74,7 +77,7 @@ class Quantizer(nn.Module):
 
 class FSQ(Quantizer):
     def __init__(self, config: QuantizerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.digits = config.levels
         levels = torch.tensor(config.levels)
         basis = torch.cumprod(torch.tensor((1, *config.levels[:-1])), 0)
@@ -100,7 +103,7 @@ class LFQ(Quantizer):
     scale = 1.0
 
     def __init__(self, config: QuantizerConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.digits = (2,) * config.bits
         self.scale = self._scale(config.bits)
         self.commitment, self.entropy = config.commitment, config.entropy
@@ -150,4 +153,4 @@ QUANTIZERS: dict[str, type[Quantizer]] = {"fsq": FSQ, "lfq": LFQ, "bsq": BSQ}
 
 def build_quantizer(config: QuantizerConfig) -> Quantizer:
     """The quantizer that `config.kind` names."""
-    return QUANTIZERS[config.kind](config)  # type: ignore[call-arg]
+    return QUANTIZERS[config.kind](config)

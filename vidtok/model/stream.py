@@ -69,10 +69,7 @@ class Span:
 
 def cut(cells: int, core: int, halo: int) -> list[Span]:
     """Cover `cells` by tiles of `core` cells with up to `halo` more on each side."""
-    return [
-        Span(max(0, a - halo), min(cells, a + core + halo), a, min(cells, a + core))
-        for a in range(0, cells, core)
-    ]
+    return [Span(max(0, a - halo), min(cells, a + core + halo), a, min(cells, a + core)) for a in range(0, cells, core)]
 
 
 Tile = tuple[Span, Span]
@@ -120,11 +117,17 @@ class EncodeStream(_Stream):
     """Frames in, ids out as soon as a latent frame is complete."""
 
     def __init__(
-        self, tokenizer: Tokenizer, height: int, width: int, *, dtype: torch.dtype = torch.float32,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        self,
+        tokenizer: Tokenizer,
+        height: int,
+        width: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        schedule: Schedule | None = None,
     ) -> None:
+        schedule = schedule or Schedule()
         super().__init__(tokenizer, height, width, dtype, schedule)
-        self._tiles = _Tiles(self.grid, self.geometry.space, int(tokenizer.encoder.halo), schedule)  # type: ignore[arg-type]
+        self._tiles = _Tiles(self.grid, self.geometry.space, tokenizer.encoder.halo, schedule)
         self._pending: list[Tensor] = []  # (n, H, W, 3) pieces, padded sizes
 
     def push(self, frames: np.ndarray | Tensor) -> np.ndarray:
@@ -187,20 +190,24 @@ class DecodeStream(_Stream):
     """Ids in, frames out: the frames that each latent frame holds, padding in space cut off."""
 
     def __init__(
-        self, tokenizer: Tokenizer, height: int, width: int, *, dtype: torch.dtype = torch.float32,
-        schedule: Schedule = Schedule(),  # noqa: B008
+        self,
+        tokenizer: Tokenizer,
+        height: int,
+        width: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        schedule: Schedule | None = None,
     ) -> None:
+        schedule = schedule or Schedule()
         super().__init__(tokenizer, height, width, dtype, schedule)
-        self._tiles = _Tiles(self.grid, self.geometry.space, int(tokenizer.decoder.halo), schedule)  # type: ignore[arg-type]
+        self._tiles = _Tiles(self.grid, self.geometry.space, tokenizer.decoder.halo, schedule)
         self._first = True
 
     def push(self, ids: np.ndarray) -> np.ndarray:
         """Ids (n, h, w) -> uint8 (T, H, W, 3). The first latent frame of a segment gives one frame, others `time`."""
         if ids.shape[1:] != self.grid:
             raise UsageError(f"ids are (n, {self.grid[0]}, {self.grid[1]}), got {ids.shape}")
-        passes = [
-            self._pass(ids[a : a + self.latents_per_pass]) for a in range(0, len(ids), self.latents_per_pass)
-        ]
+        passes = [self._pass(ids[a : a + self.latents_per_pass]) for a in range(0, len(ids), self.latents_per_pass)]
         if not passes:
             return np.empty((0, self.height, self.width, 3), np.uint8)
         frames = np.concatenate(passes) if len(passes) > 1 else passes[0]
@@ -231,7 +238,8 @@ class DecodeStream(_Stream):
             for (rows, columns), patches in zip(group, out, strict=True):
                 pixels = from_patches(patches[None, :, rows.kept, columns.kept], self.geometry)[0]
                 frames[
-                    :, rows.core_start * space : rows.core_end * space,
+                    :,
+                    rows.core_start * space : rows.core_end * space,
                     columns.core_start * space : columns.core_end * space,
                 ] = pixels.cpu()
         return frames[:, : self.height, : self.width].numpy()

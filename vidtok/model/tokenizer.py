@@ -8,6 +8,7 @@ The first frame of a segment is repeated in front so that it fills a latent fram
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,15 +19,15 @@ from vidtok.config import from_dict
 from vidtok.errors import ConfigError, UnknownNameError
 from vidtok.geometry import Geometry
 from vidtok.model.conv import ConvConfig, ConvDecoder, ConvEncoder
-from vidtok.model.layers import State
+from vidtok.model.layers import Half, State
 from vidtok.model.patches import from_patches, patch_values, to_patches
 from vidtok.model.quantizer import Quantized, QuantizerConfig, build_quantizer
 
 
 class Backbone(NamedTuple):
-    config: type[Any]
-    encoder: type[nn.Module]
-    decoder: type[nn.Module]
+    config: type[Any]  # a dataclass
+    encoder: Callable[[Any, int, int], Half]  # (config, patch values, latent channels)
+    decoder: Callable[[Any, int, int], Half]
 
 
 BACKBONES = {
@@ -54,6 +55,10 @@ class ModelConfig:
         return from_dict(BACKBONES[self.kind].config, self.backbone, "backbone")
 
     @property
+    def vocabulary(self) -> int:
+        return build_quantizer(self.quantizer).vocabulary
+
+    @property
     def geometry(self) -> Geometry:
         return Geometry(time=self.time_stride, space=self.space_stride)
 
@@ -79,7 +84,7 @@ class Tokenizer(nn.Module):
     @property
     def look_back(self) -> int:
         """Latent frames before the first wanted one that the decoder needs for exact frames."""
-        return int(self.decoder.look_back)  # type: ignore[arg-type]
+        return self.decoder.look_back
 
     def forward(self, frames: Tensor) -> Reconstruction:
         """Training path. Frames (B, T, H, W, 3) in [-1, 1] with T = 1 + k * time and H, W multiples of space."""
@@ -100,9 +105,7 @@ class Tokenizer(nn.Module):
         return self.quantizer.quantize(latent).ids, state
 
     @torch.no_grad()
-    def decode_ids(
-        self, ids: Tensor, state: State | None, dtype: torch.dtype = torch.float32
-    ) -> tuple[Tensor, State]:
+    def decode_ids(self, ids: Tensor, state: State | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, State]:
         """Ids (B, t, h, w) -> uint8 patches (B, t, h, w, P), and the state for what follows."""
         decoded, state = self.decoder(self.quantizer.ids_to_codes(ids).to(dtype), state)
         return decoded.float().mul_(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8), state

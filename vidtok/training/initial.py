@@ -6,7 +6,6 @@ untrained network is a truncated PCA with coarse quantization and learns from th
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,20 +33,14 @@ def start_from_components(tokenizer: Tokenizer, clips: Clips, seed: int) -> None
     """Set the outer layers of encoder and decoder; components are scaled by the square root of their deviation."""
     mean, variances, components = patch_components(clips, tokenizer.geometry, seed)
     inlet, outlet = tokenizer.encoder.inlet, tokenizer.decoder.outlet
-    width = min(inlet.weight.shape[0], len(mean))  # type: ignore[union-attr, index]
+    width = min(inlet.weight.shape[0], len(mean))
     scale = variances[:width] ** -0.25
     into = (components[:, :width] * scale).T
-    inlet.weight[:width] = into[..., None, None]  # type: ignore[index, union-attr]
-    inlet.bias[:width] = -into @ mean  # type: ignore[index, union-attr, operator]
-    outlet.weight[:, :width] = (components[:, :width] / scale)[..., None, None]  # type: ignore[index, union-attr]
-    outlet.bias.copy_(mean)  # type: ignore[union-attr, operator]
-    head = tokenizer.encoder.outlet.weight  # type: ignore[union-attr]
-    torch.nn.init.normal_(head, std=0.02)  # type: ignore[arg-type]
-    for i in range(min(head.shape[0], width)):  # type: ignore[index]
-        head[i, i] += 0.8 / max(1.0, float(variances[i] ** 0.25))  # type: ignore[index]
-
-
-def seed_everything(seed: int) -> None:
-    """Seed torch and numpy's global state; data has generators of its own."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
+    inlet.weight[:width] = into[..., None, None]
+    inlet.bias[:width] = -into @ mean
+    outlet.weight[:, :width] = (components[:, :width] / scale)[..., None, None]
+    outlet.bias.copy_(mean)
+    head = tokenizer.encoder.outlet.weight
+    torch.nn.init.normal_(head, std=0.02)
+    for i in range(min(head.shape[0], width)):
+        head[i, i] += 0.8 / max(1.0, float(variances[i] ** 0.25))

@@ -1,4 +1,4 @@
-"""Distortion losses: reconstruction and target (B, T, H, W, 3) in [-1, 1] -> one number. A table of name -> function."""
+"""Distortion losses: reconstruction and target (B, T, H, W, 3) in [-1, 1] -> one number. A table by name."""
 
 from __future__ import annotations
 

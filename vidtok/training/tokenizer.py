@@ -87,22 +87,40 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 
 def run(
-    config_path: str | Path, overrides: Sequence[str] = (), *, device: str = "cpu", output: str | Path | None = None,
-    resume: bool = False, threads: int | None = None, progress: Callable[[dict[str, Any], int], None] | None = None,
+    config_path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    device: str = "cpu",
+    output: str | Path | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    progress: Callable[[dict[str, Any], int], None] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Path:
-    """Train until the config's last step or SIGTERM/SIGINT; returns the model file. `progress(record, total)` per log."""
+    """Train until the config's last step or SIGTERM/SIGINT; returns the model file. `progress(record, total)`
+    is called with each line of the log."""
     config = load_config(Path(config_path), overrides)
     folder = Path(output or Path("runs") / config.name)
     if threads:
         torch.set_num_threads(threads)
-    return train(config, folder, device=torch.device("cpu" if device == "auto" else device), resume=resume,
-                 progress=progress, warn=warn or (lambda text: print(text, file=sys.stderr)))
+    return train(
+        config,
+        folder,
+        device=torch.device("cpu" if device == "auto" else device),
+        resume=resume,
+        progress=progress,
+        warn=warn or (lambda text: print(text, file=sys.stderr)),
+    )
 
 
 def train(
-    config: TrainConfig, folder: Path, *, device: torch.device, resume: bool = False,
-    progress: Callable[[dict[str, Any], int], None] | None = None, warn: Callable[[str], None] = print,
+    config: TrainConfig,
+    folder: Path,
+    *,
+    device: torch.device,
+    resume: bool = False,
+    progress: Callable[[dict[str, Any], int], None] | None = None,
+    warn: Callable[[str], None] = print,
 ) -> Path:
     """The loop. ModelError if the run diverges: `max_bad_steps` non-finite steps in a row."""
     state_file = folder / "state.json"
@@ -131,7 +149,7 @@ def train(
         output = tokenizer(frames)
         loss = distortion(output.frames, frames) + output.quantized.loss
         tokenizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = _gradient_norm(tokenizer)
         if math.isfinite(norm) and math.isfinite(loss.item()):
             if config.clip_gradient and norm > config.clip_gradient:
@@ -147,8 +165,13 @@ def train(
         step += 1
         if step % config.log_every == 0 or step == config.steps:
             record = _measure(output.frames.detach(), frames, output.quantized.ids, tokenizer.quantizer.vocabulary)
-            record |= {"step": step, "loss": loss.item(), "gradient_norm": norm, "skipped_files": clips.skipped,
-                       "clips_per_second": (step - start) * stage.batch / (time.monotonic() - began)}
+            record |= {
+                "step": step,
+                "loss": loss.item(),
+                "gradient_norm": norm,
+                "skipped_files": clips.skipped,
+                "clips_per_second": (step - start) * stage.batch / (time.monotonic() - began),
+            }
             log.write(record)
             if progress:
                 progress(record, config.steps)
@@ -161,8 +184,12 @@ def train(
 def _measure(output: Tensor, frames: Tensor, ids: Tensor, vocabulary: int) -> dict[str, float]:
     """PSNR in dB (mean over clips and frames) and how many different ids the batch used."""
     mse = (output - frames).square().mean((2, 3, 4)).clamp(min=4e-10) / 4
-    used = ids.unique().numel()
-    return {"psnr": float(-10 * mse.log10().mean()), "ids_used": used, "ids_possible": min(vocabulary, ids.numel())}
+    used = torch.unique(ids).numel()
+    return {
+        "psnr": float(-10 * mse.log10().mean()),
+        "ids_used": used,
+        "ids_possible": min(vocabulary, ids.numel()),
+    }
 
 
 def _gradient_norm(module: torch.nn.Module) -> float:
@@ -182,14 +209,24 @@ def _average(averaged: torch.nn.Module, current: torch.nn.Module, decay: float) 
 
 
 def _save_state(
-    folder: Path, config: TrainConfig, step: int, tokenizer: Tokenizer, averaged: Tokenizer, optimizer: Optimizer
+    folder: Path,
+    config: TrainConfig,
+    step: int,
+    tokenizer: Tokenizer,
+    averaged: Tokenizer,
+    optimizer: Optimizer,
 ) -> None:
     """Everything needed to go on, then the json that says so, then the model to use."""
     tensors = {f"model.{k}": v for k, v in tokenizer.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in averaged.state_dict().items()}
     tensors |= {f"optimizer.{k}": v for k, v in optimizer.state_dict().items()}
-    write_atomically(folder / "state.safetensors", save({k: v.contiguous() for k, v in tensors.items()},
-                                                        {"step": str(step), "updates": str(optimizer.steps)}))
+    write_atomically(
+        folder / "state.safetensors",
+        save(
+            {k: v.contiguous() for k, v in tensors.items()},
+            {"step": str(step), "updates": str(optimizer.steps)},
+        ),
+    )
     state = {"step": step, "steps": config.steps, "config": to_dict(config)}
     write_atomically(folder / "state.json", json.dumps(state, indent=1, default=str).encode())
     save_tokenizer(folder / "model.safetensors", averaged, name=config.name, description=config.description)

@@ -1,0 +1,206 @@
+"""encode_file: VideoReader -> pieces -> EncodeStream -> TokenWriter.
+
+A piece is as many frames as go through the network at once; it ends where a stored chunk or a segment ends.
+How long pieces are never changes a byte. Reading runs one piece ahead, in a thread of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from vidtok import checkpoint
+from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenWriter
+from vidtok.codec.options import EncodeOptions, EncodeReport, Progress, StrPath, Warn, set_threads
+from vidtok.errors import TooLargeError, UsageError
+from vidtok.model.model import Model
+from vidtok.prefetch import prefetch
+from vidtok.video import Resize, VideoInfo, VideoReader
+
+CHUNK_LATENTS = 16  # latent frames stored together
+MAX_SIDE = 65535  # pixels, of the format
+
+
+class Piece(NamedTuple):
+    """Frames that are encoded together. `audio` holds what was copied up to the end of a stored chunk."""
+
+    pixels: np.ndarray  # (T, H, W, 3) uint8
+    pts: list[int]
+    ends_segment: bool
+    audio: bytes
+
+
+def encode_file(
+    source: StrPath,
+    target: StrPath | BinaryIO,
+    options: EncodeOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
+) -> EncodeReport:
+    """Encode the video at `source` into a token file. Errors: SourceError, OutputError, ModelError and kinds."""
+    began = time.perf_counter()
+    options = options or EncodeOptions()
+    set_threads(options.threads)
+    model = checkpoint.load(options.model, device=options.device, precision=options.precision)
+    with open_source(source, options, warn) as video:
+        header = make_header(model, video, options)
+        if warn and video.info.audio_streams and options.audio == "drop":
+            warn("audio is dropped; --audio copy keeps it")
+        stream = model.encoder(video.info.height, video.info.width, options.schedule)
+        with TokenWriter(target, header, force=options.force) as sink:
+            done, total = 0, _expected_frames(video, options)
+            pieces = _pieces(video, header, stream.latents_per_pass)
+            with closing(prefetch(pieces)) as ahead:
+                for piece in ahead:
+                    sink.write(stream.push(piece.pixels), piece.pts)
+                    if piece.ends_segment:
+                        sink.write(stream.flush())
+                    if piece.audio:
+                        sink.write_audio(piece.audio)
+                    done += len(piece.pts)
+                    if progress:
+                        progress(done, total)
+            if not header.segment_frames or done % header.segment_frames:
+                sink.write(stream.flush())
+            if header.audio and (rest := video.take_audio()):
+                sink.write_audio(rest)
+            sink.finish(damaged_source=video.damaged, last_duration=video.last_duration)
+    pixels = done * video.info.width * video.info.height
+    return EncodeReport(
+        frames=done,
+        width=video.info.width,
+        height=video.info.height,
+        file_bytes=sink.position,
+        audio_bytes=sink.audio_bytes,
+        bpp=(sink.position - sink.audio_bytes) * 8 / pixels,
+        raw_bpp=math.log2(model.vocabulary) / (model.geometry.time * model.geometry.space**2),
+        seconds=time.perf_counter() - began,
+    )
+
+
+def open_source(source: StrPath, options: EncodeOptions, warn: Warn | None = None) -> VideoReader:
+    """The frames that these options mean, for whoever needs the same frames again."""
+    reader = VideoReader(
+        Path(source),
+        resize=Resize.parse(options.resize, options.enlarge) if options.resize else None,
+        fps=parse_rate(options.fps),
+        start=options.start,
+        frames=options.frames,
+        max_pixels=options.max_pixels,
+        strict=options.strict,
+        audio=options.audio == "copy",
+        warn=warn or (lambda text: None),
+    )
+    if max(reader.info.width, reader.info.height) > MAX_SIDE:
+        reader.close()
+        raise TooLargeError(f"frames of {reader.info.width}x{reader.info.height}: sides are at most {MAX_SIDE}")
+    return reader
+
+
+def parse_rate(text: str | None) -> Fraction | None:
+    """'30000/1001', '29.97' or None -> frames per second."""
+    if text is None:
+        return None
+    try:
+        rate = Fraction(str(text))
+    except (ValueError, ZeroDivisionError) as exc:
+        raise UsageError(f"--fps {text}: a number or a fraction such as 30000/1001") from exc
+    if not 0 < rate <= 1_000_000:
+        raise UsageError(f"--fps {text}: above 0 and at most 1000000")
+    return rate
+
+
+def make_header(model: Model, video: VideoReader, options: EncodeOptions) -> TokenHeader:
+    """All that the file says of model and source."""
+    info = video.info
+    grid = model.geometry.grid(info.height, info.width)
+    step = 1 / (info.rate * info.time_base) if info.rate else Fraction(0)
+    return TokenHeader(
+        grid_height=grid[0],
+        grid_width=grid[1],
+        vocabulary=model.vocabulary,
+        digits=model.digits,
+        model_name=model.name,
+        model_id=model.model_id,
+        time_stride=model.geometry.time,
+        space_stride=model.geometry.space,
+        width=info.width,
+        height=info.height,
+        chunk_latents=CHUNK_LATENTS,
+        segment_frames=options.segment_frames,
+        look_back=model.look_back,
+        entropy="raw",
+        device=model.device.type,
+        precision=model.precision,
+        source_width=info.source_width,
+        source_height=info.source_height,
+        rotation=info.rotation % 360,
+        mirrored=info.mirrored,
+        sample_aspect=(info.sample_aspect.numerator, info.sample_aspect.denominator),
+        colour=_colour(info),
+        source_format=info.pixel_format,
+        bit_depth=info.bit_depth,
+        alpha_composited=info.alpha,
+        time_base=info.time_base,
+        frame_step=int(step) if step.denominator == 1 else 0,
+        fps=info.rate,
+        audio=Audio("nut", ", ".join(info.audio_streams)) if options.audio == "copy" and info.audio_streams else None,
+    )
+
+
+def _colour(info: VideoInfo) -> Colour:
+    c = info.colour
+    return Colour(int(c.matrix), int(c.range), int(c.primaries), int(c.transfer), c.guessed)
+
+
+def _expected_frames(video: VideoReader, options: EncodeOptions) -> int | None:
+    hint = video.info.frames_hint
+    return options.frames if hint is None else min(hint, options.frames or hint)
+
+
+def _pieces(video: VideoReader, header: TokenHeader, latents_per_pass: int) -> Iterator[Piece]:
+    """Cut the video where a pass, a stored chunk or a segment is full."""
+    frames, geometry = iter(video), header.geometry
+    inside = 0  # frames of the running segment
+    while True:
+        latents = geometry.latents(inside)
+        chunk_end = (latents // header.chunk_latents + 1) * header.chunk_latents
+        end = geometry.frames(min(latents + latents_per_pass, chunk_end))
+        if header.segment_frames:
+            end = min(end, header.segment_frames)
+        batch = list(itertools.islice(frames, end - inside))
+        if not batch:
+            return
+        inside += len(batch)
+        stored = inside == geometry.frames(chunk_end)
+        ends_segment = inside == header.segment_frames
+        audio = video.take_audio() if header.audio and (stored or ends_segment) else b""
+        yield Piece(np.stack([f.pixels for f in batch]), [f.pts for f in batch], ends_segment, audio)
+        if ends_segment:
+            inside = 0
+
+
+def estimate_file(source: StrPath, options: EncodeOptions) -> dict[str, Any]:
+    """What encoding would give, from the source's own words: size, and frames and bytes where they are known."""
+    _, path = checkpoint.find_model(options.model)
+    config = checkpoint.model_config(path, checkpoint.read_metadata(path))
+    with open_source(source, options) as video:
+        h, w = config.geometry.grid(video.info.height, video.info.width)
+        frames = _expected_frames(video, options)
+        result: dict[str, Any] = {"width": video.info.width, "height": video.info.height}
+    if frames:
+        bits = max(1, (config.vocabulary - 1).bit_length())
+        result |= {
+            "frames": frames,
+            "bytes": config.geometry.total_latents(frames, options.segment_frames) * h * w * bits // 8,
+        }
+    return result

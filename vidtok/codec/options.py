@@ -1,0 +1,110 @@
+"""What encoding and decoding can be told, and what they report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from vidtok.errors import UnknownNameError, UsageError
+from vidtok.model.stream import Schedule
+
+ENTROPY_MODES = ("auto", "raw", "lzma", "adaptive", "prior")
+
+StrPath = str | os.PathLike[str]
+Progress = Callable[[int, int | None], None]
+Warn = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """What `vidtok encode` can be told; see DESIGN and `vidtok encode --help`."""
+
+    model: StrPath = "default"
+    quality: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    entropy: str = "auto"
+    resize: str | None = None
+    enlarge: bool = False
+    fps: str | None = None
+    start: float = 0.0
+    frames: int | None = None
+    chunk_frames: int | None = None
+    tile: int | None = None
+    batch: int = 1
+    segment_frames: int = 0
+    audio: str = "drop"
+    strict: bool = False
+    max_pixels: int = 2**28
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        if self.entropy not in ENTROPY_MODES:
+            raise UnknownNameError("entropy mode", self.entropy, ENTROPY_MODES)
+        if self.entropy not in ("auto", "raw"):
+            raise UsageError(f"--entropy {self.entropy} is not built yet; raw and auto are")
+        if self.audio not in ("copy", "drop"):
+            raise UnknownNameError("audio mode", self.audio, ["copy", "drop"])
+        if self.quality not in (None, 1):
+            raise UsageError(f"--quality {self.quality}: this model has one rate, quality 1")
+        if self.segment_frames < 0:
+            raise UsageError(f"--segment-frames {self.segment_frames}: at least 1, or 0 for one segment")
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.chunk_frames, self.tile, self.batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions:
+    """What `vidtok decode` can be told. `model` None: the one that the file names."""
+
+    model: StrPath | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    frames: tuple[int | None, int | None] | None = None
+    chunk_frames: int | None = None
+    tile: int | None = None
+    batch: int = 1
+    skip_damaged: bool = False
+    audio: str = "copy"
+    crf: float = 16
+    force: bool = False
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.chunk_frames, self.tile, self.batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    frames: int
+    width: int
+    height: int
+    file_bytes: int
+    audio_bytes: int
+    bpp: float
+    raw_bpp: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeReport:
+    frames: int
+    width: int
+    height: int
+    seconds: float
+    damaged_chunks: tuple[int, ...]
+
+
+def set_threads(threads: int | None) -> None:
+    """How many threads torch may use in this process; None leaves it alone. Never changes results."""
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"--threads {threads}: at least 1")
+        torch.set_num_threads(threads)
