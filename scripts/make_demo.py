@@ -1,7 +1,7 @@
 """make_demo.py OUT.mp4: four seconds worth looking at, made of nothing but numpy.
 
 A camera pans over hills in layers while clouds drift, the sun is reflected in a lake, birds cross and a
-striped ball bounces: soft gradients, fine texture, slow and fast motion, hard edges and occlusion in one clip.
+striped ball bounces: soft gradients, fine texture, slow and fast motion, hard edges.
 """
 
 from __future__ import annotations

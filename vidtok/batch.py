@@ -90,7 +90,7 @@ def looks_like_media(path: Path) -> bool:
 
 def looks_like_tokens(path: Path) -> bool:
     """Whether a file is a token file, by its magic."""
-    from vidtok.bitstream.sections import MAGIC
+    from vidtok.bitstream.header import MAGIC
 
     return _first_bytes(path, len(MAGIC)) == MAGIC
 
@@ -163,7 +163,7 @@ def _walk(root: Path, result: Plan, accept: Callable[[Path], bool]) -> Iterator[
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
         subfolders[:] = sorted(s for s in subfolders if not s.startswith("."))
         for path in (Path(folder, file) for file in sorted(files) if not file.startswith(".")):
-            if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+            if _leads_out(path, root):
                 result.ignored.append(path)
             elif path.is_file() and accept(path):
                 yield _Found(path=path, inside=path.relative_to(root), root=root)
@@ -172,15 +172,24 @@ def _walk(root: Path, result: Plan, accept: Callable[[Path], bool]) -> Iterator[
 
 
 def _glob(pattern: str, result: Plan) -> Iterator[_Found]:
-    """Files that match; `**` is kept from leaving, through links, the folder where it starts."""
-    start = Path(pattern.partition("**")[0] or ".").resolve() if "**" in pattern else None
+    """Files that match. `**` goes through no links, and the tree below where it starts is mirrored."""
     files = [Path(match) for match in sorted(glob.glob(pattern, recursive=True)) if Path(match).is_file()]
-    if start is not None and start.is_dir():
-        result.ignored += [file for file in files if not file.resolve().is_relative_to(start)]
-        files = [file for file in files if file.resolve().is_relative_to(start)]
     if not files:
         result.problems.append((pattern, "no file matches"))
-    yield from (_Found(path=file, inside=Path(file.name)) for file in files)
+    if "**" not in pattern:
+        yield from (_Found(path=file, inside=Path(file.name)) for file in files)
+        return
+    start = Path(pattern.partition("**")[0] or ".")
+    for file in files:
+        inside = file.relative_to(start)
+        if any(Path(start, folder).is_symlink() for folder in inside.parents) or _leads_out(file, start):
+            result.ignored.append(file)
+        else:
+            yield _Found(path=file, inside=inside, root=start)
+
+
+def _leads_out(path: Path, root: Path) -> bool:
+    return path.is_symlink() and not path.resolve().is_relative_to(root.resolve())
 
 
 def _dedupe(found: Iterable[_Found]) -> list[_Found]:

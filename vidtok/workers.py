@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -63,7 +64,7 @@ def run(
         yield from _run_in_workers(jobs, work, min(workers, len(jobs)), tell)
         return
     for job in jobs:
-        yield attempt(job, work, lambda kind, value, job=job: tell(job, kind, value))
+        yield attempt(job, work, functools.partial(tell, job))
 
 
 def _run_in_workers(

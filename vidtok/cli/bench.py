@@ -65,10 +65,10 @@ def describe(row: Row) -> str:
     text = [f"{row['model']} on {row['device']}, {row['threads']} threads, median of {row['runs']} runs"]
     for name in ("encode", "decode"):
         files = f", file to file {row[f'{name}_file_fps']:.1f}" if f"{name}_file_fps" in row else ""
-        text.append(
-            f"  {name}: {row[f'{name}_fps']:.1f} frames/s at {row['frames']}x{row['width']}x{row['height']}{files}; "
-            f"{row[f'{name}_flops'] / 1e9:.2f} GFLOP a frame, {100 * row[f'{name}_share']:.0f} % of the convolution rate"
-        )
+        clip = f"{row['frames']}x{row['width']}x{row['height']}"
+        work = f"{row[f'{name}_flops'] / 1e9:.2f} GFLOP a frame"
+        share = f"{100 * row[f'{name}_share']:.0f} % of the convolution rate"
+        text.append(f"  {name}: {row[f'{name}_fps']:.1f} frames/s at {clip}{files}; {work}, {share}")
     memory = size(row["peak_memory_bytes"]) if row["peak_memory_bytes"] else "unknown"
     text.append(
         f"  peak memory {memory}; a plain 3x3 convolution here: {row['conv_flops'] / 1e9:.0f} GFLOP/s"

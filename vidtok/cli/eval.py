@@ -51,9 +51,7 @@ LAST = ("usage", "perplexity", "entropy", "repeats", "encode_fps", "decode_fps")
     type=click.Path(path_type=Path),
     help="Keep videos of source and result side by side.",
 )
-@click.option(
-    "--strict", is_flag=True, help="A damaged source fails; a metric that cannot be had stops all at once."
-)
+@click.option("--strict", is_flag=True, help="Damage fails; a metric that cannot be had stops all at once.")
 @opt.max_pixels
 @opt.force
 @opt.compute
@@ -69,7 +67,7 @@ def eval_command(
     save: Path | None,
     **options: Any,
 ) -> int:
-    """The whole loop over videos or folders of them: a row per clip, model and quality, and a summary of means.
+    """The whole loop over videos or folders: a row per clip, model and quality, and a summary of means.
 
     Quality is measured on RGB frames at the size that was encoded; bpp counts every byte of the token file.
     """
@@ -97,12 +95,8 @@ def eval_command(
         close()
     if not console.json:
         columns = list(FIRST) + [name for name in choice.metrics if name != "tokens"] + list(LAST)
-        rows = [
-            row | ({"path": "mean"} if row.get("summary") else {})
-            for row in console.rows
-            if "error" not in row
-        ]
-        print(table(rows, columns))
+        named = [row | ({"path": "mean"} if row.get("summary") else {}) for row in console.rows]
+        print(table([row for row in named if "error" not in row], columns))
         print("\n".join(f"{name}: {words}" for name, words in dialects.items()))
     return 1 if failed else 0
 
