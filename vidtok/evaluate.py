@@ -12,23 +12,23 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from vidtok import checkpoint
 from vidtok.batch import describe_failure, plan
 from vidtok.bitstream.container import TokenReader
-from vidtok.codec import DecodeOptions, EncodeOptions, decode_clips, encode_file
+from vidtok.codec import DecodeOptions, EncodeOptions, decode_clips, encode_file, open_source
 from vidtok.errors import SourceError, UsageError, VidtokError
 from vidtok.metrics import DEFAULT_METRICS, NOT_BUILT, TokenStatistics, parse_metrics
 from vidtok.metrics.structure import MIN_SIDE
 from vidtok.metrics.table import MetricSet
-from vidtok.video import Resize, VideoReader, VideoWriter
+from vidtok.video import VideoWriter
 from vidtok.video.info import Frame, Pixels, VideoInfo
 
 Row = dict[str, Any]
@@ -127,20 +127,6 @@ def compare(
     return row | measured.result()
 
 
-def open_source(path: str | Path, options: EncodeOptions, warn: Warn | None = None) -> VideoReader:
-    """The reader that `encode_file` has under these options."""
-    return VideoReader(
-        path,
-        resize=Resize.parse(options.resize, options.enlarge) if options.resize else None,
-        fps=Fraction(options.fps) if options.fps else None,
-        start=options.start,
-        frames=options.frames,
-        max_pixels=options.max_pixels,
-        strict=options.strict,
-        warn=warn or _silent,
-    )
-
-
 class _Run:
     """One model at one quality over all clips."""
 
@@ -156,6 +142,8 @@ class _Run:
         self._progress: Progress = progress or _no_progress
         self._warn = warn or _silent
         self._encode = replace(options.encode, model=model, quality=quality, audio="drop", force=True)
+        # now, so that an unknown model stops everything at once and no clip's speed pays for loading
+        checkpoint.load(model, device=options.encode.device, precision=options.encode.precision)
         self._rows: list[Row] = []
         self._failed = 0
         self._tokens: TokenStatistics | None = None
@@ -177,7 +165,7 @@ class _Run:
         return self._head(path) | {"error": reason}
 
     def summary(self) -> Row:
-        """Means over clips; `METRIC_worst` is the worst value and `METRIC_worst_path` the clip that has it."""
+        """Means over clips; `METRIC_worst` is the worst value, `METRIC_worst_path` the clip with it."""
         rows, frame_metrics = self._rows, [name for name in self._options.metrics if name != "tokens"]
         row: Row = {"summary": True, "model": self._model, "quality": self._quality}
         row |= {"clips": len(rows), "failed": self._failed, "frames": sum(r["frames"] for r in rows)}
@@ -224,8 +212,9 @@ class _Run:
     def _compare(self, path: Path, reader: TokenReader) -> tuple[Row, float]:
         """(metrics, seconds spent decoding) of the token file against its source, read once more."""
         measured = MetricSet(self._options.metrics)
-        decoded = _Timed(decode_clips(reader, self._decode_options(), self._warn))
         with ExitStack() as stack:
+            clips = stack.enter_context(closing(decode_clips(reader, self._decode_options())))
+            decoded = _Timed(clips)
             source = stack.enter_context(open_source(path, self._encode))
             save = self._save_path(path)
             beside = stack.enter_context(_Beside(save, source.info, force=True)) if save else None
@@ -362,9 +351,7 @@ def _refuse_missing(paths: Sequence[Path], options: EvalOptions) -> None:
 def _check_sizes(a: str | Path, first: VideoInfo, b: str | Path, second: VideoInfo) -> None:
     x, y = (first.width, first.height), (second.width, second.height)
     if x != y:
-        raise UsageError(
-            f"{a} is {x[0]}x{x[1]} and {b} is {y[0]}x{y[1]}; frames must be equal in size: --resize WxH"
-        )
+        raise UsageError(f"{a} is {x[0]}x{x[1]} and {b} is {y[0]}x{y[1]}; frames must be equal in size: --resize WxH")
 
 
 def _summarise(rows: Sequence[Row], name: str) -> Row:
