@@ -20,6 +20,7 @@ from vidtok.errors import NoVideoError, SourceError, TooLargeError
 
 Note = Callable[[str], None]
 READ_BYTES = 1 << 18
+_ENCRYPTED: tuple[Any, ...] = ("encryption_info", "encryption_init_info")
 _PLAYLISTS = {"hls", "concat", "dash", "imf", "sdp", "rtsp", "ffmetadata", "webvtt", "tedcaptions"}
 
 # FFmpeg's own words go nowhere: what matters is said once by the reader
@@ -53,7 +54,8 @@ def open_container(path: Path, file: BinaryIO) -> InputContainer:
     if os.fstat(file.fileno()).st_size == 0 and path.is_file():
         raise SourceError(f"{str(path)!r} is empty (0 bytes)")
     try:
-        container = av.open(file, "r", io_open=_refuse, buffer_size=READ_BYTES, metadata_errors="replace")
+        container = av.open(file, "r", io_open=_refuse, buffer_size=READ_BYTES, metadata_errors="replace",
+                            container_options={"protocol_whitelist": "none"})
     except Refused as error:
         raise SourceError(f"{str(path)!r} is refused: {error}; pass the video file itself") from error
     except (av.FFmpegError, OSError, ValueError, RuntimeError) as error:
@@ -103,25 +105,24 @@ def check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
 class PacketDecoder:
     """Decodes one stream of a container; survives damage and counts it.
 
-    `errors`: packets that could not be decoded or were marked damaged. `packets`: seen of this stream.
+    `packets`: seen of this stream, `discarded` of them hidden by an edit list; `errors`: packets that could
+    not be decoded or were marked damaged, the last one being packet number `last_error`.
     """
 
     def __init__(self, path: Path, container: InputContainer, stream: VideoStream, others: list[Any],
                  on_other: Callable[[Any], None]) -> None:
         self._path, self._container, self._stream = path, container, stream
         self._others, self._on_other = others, on_other
-        self.packets = self.errors = self.frames = 0
-        self.finished = False
+        self.packets = self.discarded = self.errors = self.frames = self.last_error = 0
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         for packet in self._demux():
             if packet.stream_index != self._stream.index:
                 self._on_other(packet)
                 continue
-            if packet.size:
+            if packet.size or packet.dts is not None:
                 self._look_at(packet)
             yield from self._decode(packet)
-        self.finished = True
 
     def rest(self) -> Iterator[Any]:
         """Packets of the other streams that follow, without decoding video."""
@@ -139,7 +140,7 @@ class PacketDecoder:
             except Refused as error:
                 raise SourceError(f"{str(self._path)!r} is refused: {error}") from error
             except (av.FFmpegError, OSError, ValueError):
-                self.errors += 1  # the generator is over; flush what the decoder still holds
+                self._error()  # the generator is over; flush what the decoder still holds
                 yield from self._flush_packets()
                 return
             yield packet
@@ -151,10 +152,15 @@ class PacketDecoder:
 
     def _look_at(self, packet: Any) -> None:
         self.packets += 1
+        self.discarded += packet.is_discard
         if packet.is_corrupt:
-            self.errors += 1
-        if self.packets == 1 and (packet.has_sidedata("encryption_info") or packet.has_sidedata("encryption_init_info")):
+            self._error()
+        if self.packets == 1 and any(packet.has_sidedata(kind) for kind in _ENCRYPTED):
             raise SourceError(f"{str(self._path)!r} is encrypted; decrypt it first")
+
+    def _error(self) -> None:
+        self.errors += 1
+        self.last_error = self.packets
 
     def _decode(self, packet: Any) -> Iterator[av.VideoFrame]:
         flush = not packet.size
@@ -163,14 +169,28 @@ class PacketDecoder:
                 frames = packet.decode()
             except av.EOFError:
                 return
-            except (av.FFmpegError, ValueError) as error:
-                self.errors += 1
-                if isinstance(error, av.FFmpegError) and not flush:
+            except (av.FFmpegError, ValueError):
+                self._error()
+                if not flush:
                     return
                 continue
             for frame in frames:
                 self.frames += 1
-                self.errors += bool(frame.is_corrupt)
+                if frame.is_corrupt:
+                    self._error()
                 yield frame
             if flush and not frames:
                 return
+
+
+def matroska_cut_off(file: BinaryIO) -> bool:
+    """Whether a Matroska file is shorter than its Segment says (other files: no)."""
+    head = os.pread(file.fileno(), 4096, 0)
+    at = head.find(b"\x18\x53\x80\x67")
+    if not head.startswith(b"\x1a\x45\xdf\xa3") or at < 0 or len(head) < at + 12 or not head[at + 4]:
+        return False
+    first = head[at + 4]
+    length = 9 - first.bit_length()
+    value = int.from_bytes(head[at + 4:at + 4 + length], "big") & ((1 << 7 * length) - 1)
+    unknown = value == (1 << 7 * length) - 1
+    return not unknown and at + 4 + length + value > os.fstat(file.fileno()).st_size

@@ -44,12 +44,13 @@ class EncodedFile:
                                            buffer_size=1 << 18)
             self._stream = self._add_video(width, height, rate, sample_aspect, crf, primaries, transfer)
             if audio is not None:
-                self._feed = AudioFeed(audio, self._container)
+                self._feed = AudioFeed(audio)
+                self._feed.attach(self._container)
             self._container.container_options.update(self._muxer_options())
             self._container.flags |= av.container.Flags.bitexact.value
         except (av.FFmpegError, ValueError, OSError) as error:
             self.discard()
-            raise cannot_write(path, error) from error
+            raise self._wrong(error) from error
 
     def _add_video(self, width: int, height: int, rate: Fraction | None, sample_aspect: Fraction,
                    crf: float, primaries: int, transfer: int) -> Any:
@@ -71,7 +72,7 @@ class EncodedFile:
         ticks = self._time_base.denominator
         while ticks < 10_000:
             ticks *= 2
-        movie = math.lcm(ticks, *(self._feed.rates() if self._feed else ()))
+        movie = math.lcm(ticks, *(self._feed.rates if self._feed else ()))
         return {"movie_timescale": str(movie if movie <= LARGEST_TICK_RATE else ticks),
                 "video_track_timescale": str(ticks)}
 
@@ -105,10 +106,12 @@ class EncodedFile:
             self._container.mux(packet)
 
     def _wrong(self, error: Exception) -> OutputError:
-        if self._feed and isinstance(error, ValueError):
-            return OutputError(f"cannot write {str(self.path)!r}: {self._feed.words} audio may not fit into "
-                               f"{self.path.suffix}; write .mkv or use --audio drop")
-        return cannot_write(self.path, error)
+        if self._feed is None or not isinstance(error, av.ArgumentError | av.InvalidDataError | ValueError):
+            return cannot_write(self.path, error)
+        names = ", ".join(sorted(set(self._feed.codecs)))
+        other = "write .mkv or " if self.path.suffix.lower() != ".mkv" and self._feed.fits("matroska") else ""
+        return OutputError(f"cannot write {str(self.path)!r}: {names} audio does not fit into {self.path.suffix} "
+                           f"files; {other}drop it with --audio drop")
 
     def finish(self) -> None:
         """Flushes encoder and muxer and puts the file in place."""
@@ -133,3 +136,4 @@ class EncodedFile:
         except (av.FFmpegError, OSError, ValueError):
             pass  # what could not be written is thrown away anyway
         self._target.discard()
+

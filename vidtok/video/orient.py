@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -38,8 +40,8 @@ class Orientation:
     @classmethod
     def of_frame(cls, frame: av.VideoFrame) -> Orientation:
         """What the frame's display matrix says; upright without one."""
-        for data in frame.side_data:
-            if getattr(data.type, "name", "") == "DISPLAYMATRIX":
+        for data in _side_data(frame):
+            if data.type.name == "DISPLAYMATRIX":
                 a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
                 return cls.of_matrix(a, b, c, d)
         return cls()
@@ -69,3 +71,21 @@ class Orientation:
         if self.flip_y:
             pixels = pixels[::-1]
         return np.ascontiguousarray(pixels)
+
+
+def _side_data(frame: av.VideoFrame) -> list[Any]:
+    """What is attached to a frame. PyAV 18.1 fails on kinds newer than itself (EXIF is 31): drop those first."""
+    try:
+        return list(frame.side_data)
+    except ValueError:
+        pass
+    graph = av.filter.Graph()
+    node: Any = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format,
+                                 time_base=Fraction(1, 25))
+    for kind in range(len(av.sidedata.sidedata.Type), 64):
+        node.link_to(drop := graph.add("sidedata", f"mode=delete:type={kind}"))
+        node = drop
+    node.link_to(graph.add("buffersink"))
+    graph.configure()
+    graph.push(frame)
+    return list(graph.pull().side_data)

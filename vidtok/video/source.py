@@ -16,7 +16,15 @@ import numpy as np
 from vidtok.errors import SourceError, UsageError
 from vidtok.video.audio import AudioTap
 from vidtok.video.colour import ToRgb, colour_tags, has_alpha
-from vidtok.video.demux import PacketDecoder, check_size, choose_stream, is_cover, open_container, open_file, reason
+from vidtok.video.demux import (
+    PacketDecoder,
+    check_size,
+    choose_stream,
+    matroska_cut_off,
+    open_container,
+    open_file,
+    reason,
+)
 from vidtok.video.info import Frame, Pixels, VideoInfo
 from vidtok.video.orient import Orientation
 from vidtok.video.resize import Resize
@@ -51,6 +59,7 @@ class VideoReader:
         self._max_pixels, self._strict, self._copy_audio = max_pixels, strict, audio
         self._say = warn or _warn
         self._iterated = False
+        self._newest: int | None = None
         self._open()
 
     def __enter__(self) -> VideoReader:
@@ -91,6 +100,11 @@ class VideoReader:
         """Audio copied so far and not yet taken: the next piece of a NUT stream; whole after the last frame."""
         return self._tap.take() if self._tap else b""
 
+    @property
+    def audio_format(self) -> str | None:
+        """"nut" or "mov": what `take_audio` gives; None without audio."""
+        return self._tap.format if self._tap else None
+
     # opening
 
     def _open(self) -> None:
@@ -116,6 +130,8 @@ class VideoReader:
         self._base = self._stream.time_base or Fraction(1, 90000)
         self._audio_streams = [s for s in self._container.streams.audio if s.codec_context is not None]
         self._tap = AudioTap(self._audio_streams, self._note) if self._copy_audio and self._audio_streams else None
+        if self._tap and (self._start or self._limit is not None):
+            self._tap.wait()
         self._decoder = self._new_decoder()
         frames = iter(self._decoder)
         first = next(frames, None)
@@ -125,7 +141,7 @@ class VideoReader:
         self._describe(first)
 
     def _new_decoder(self) -> PacketDecoder:
-        others = self._audio_streams if self._tap else []
+        others = self._tap.streams if self._tap else []
         return PacketDecoder(self.path, self._container, self._stream, others, self._keep_audio)
 
     def _keep_audio(self, packet: Any) -> None:
@@ -231,7 +247,7 @@ class VideoReader:
             first = self.info.first_pts + self._start / self._base
             timed = itertools.dropwhile(lambda t: t.pts + Fraction(1, 2) < first, timed)
         if self._tap:
-            timed = self._follow(timed)
+            timed = self._audio_in_step(timed)
         return self._resampler.run(timed) if self._resampler else timed
 
     def _frames(self) -> Iterator[Decoded]:
@@ -240,15 +256,40 @@ class VideoReader:
             if (frame.width, frame.height) != self._stored_size:
                 self._note(f"changes size on the way; all frames are scaled to the first one's "
                            f"{self.info.source_width}x{self.info.source_height}")
+            self._newest = frame.pts
             yield frame
+        yield from self._lost_tail()
         self._check_whole()
 
-    def _follow(self, timed: Iterator[Timed[Decoded]]) -> Iterator[Timed[Decoded]]:
+    def _lost_tail(self) -> Iterator[Decoded]:
+        """Frames that a decoder with several threads swallows when the end is damaged: decoded again with one."""
+        seen = self._decoder
+        lost = seen.packets - seen.discarded - seen.frames
+        if lost <= 0 or seen.last_error < seen.packets - 64 or self._newest is None:
+            return
+        newest = self._newest
+        with open_file(self.path) as file, open_container(self.path, file) as container:
+            stream: Any = container.streams[self._stream.index]
+            stream.codec_context.thread_type = "NONE"
+            try:
+                container.seek(newest, stream=stream)
+            except (av.FFmpegError, OSError):
+                return
+            for frame in PacketDecoder(self.path, container, stream, [], lambda packet: None):
+                if frame.pts is not None and frame.pts > newest:
+                    newest = frame.pts
+                    seen.frames += 1
+                    yield frame
+
+    def _audio_in_step(self, timed: Iterator[Timed[Decoded]]) -> Iterator[Timed[Decoded]]:
         """Tells the audio copy where the video begins and how far it is."""
         assert self._tap is not None
-        for number, frame in enumerate(timed):
-            if number == 0 and self._start:
-                self._tap.begin(frame.pts * self._base)
+        begun = False
+        for frame in timed:
+            if not begun and self._start:
+                self._tap.restart(frame.pts * self._base)
+            begun = True
+            self._tap.follow((frame.pts + frame.duration) * self._base)
             yield frame
 
     def _picture(self, frame: Decoded) -> Pixels:
@@ -262,12 +303,15 @@ class VideoReader:
 
     def _check_whole(self) -> None:
         """After the last frame: was there damage, or less than announced?"""
-        missing = self._stream.frames - self._decoder.packets
-        if self._decoder.errors:
-            self._damage(f"is damaged: {self._decoder.frames} frames could be decoded, "
-                         f"{self._decoder.errors} errors; kept what decodes")
-        elif missing > 0:
-            self._damage(f"is cut off: {self._decoder.packets} of {self._stream.frames} announced frames are there")
+        seen, announced = self._decoder, self._stream.frames
+        if seen.errors:
+            self._damage(f"is damaged: {seen.frames} frames could be decoded, {seen.errors} errors; kept what decodes")
+        elif seen.packets < announced:
+            self._damage(f"is cut off: {seen.packets} of {announced} announced frames are there")
+        elif "mov" in self.info.container and seen.frames + seen.discarded < announced:
+            self._damage(f"is incomplete: {seen.frames} of {announced} announced frames could be decoded")
+        elif matroska_cut_off(self._file):
+            self._damage(f"is cut off: {seen.frames} frames are there")
 
     def _damage(self, words: str) -> None:
         self.damaged = True
@@ -279,12 +323,29 @@ class VideoReader:
         if shown is None:
             raise SourceError(f"{str(self.path)!r} has no frame {self._start} s after its first one (--start)")
         if self._tap:
+            end = (shown.pts + shown.duration) * self.info.time_base
+            if self._limit is not None:
+                self._rest_of_audio(end)
+            self._tap.follow(end if self._limit is not None else Fraction(10**9))
             self._tap.finish()
+
+    def _rest_of_audio(self, end: Fraction) -> None:
+        """After the last wanted frame: audio that lies a little behind the video in the file."""
+        assert self._tap is not None
+        for packet in itertools.islice(self._decoder.rest(), 5000):
+            if self._tap.reached(end):
+                return
+            self._tap.push(packet)
 
     def _note(self, words: str) -> None:
         if words not in self.notes:
             self.notes.append(words)
-            self._say(f"{self.path.name}: {words}")
+            self._say(f"{printable(self.path.name)}: {words}")
+
+
+def printable(name: str) -> str:
+    """The name with what could steer a terminal written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in name)
 
 
 def _check_arguments(fps: Fraction | None, start: float, frames: int | None) -> None:

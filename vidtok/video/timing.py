@@ -59,7 +59,8 @@ class Repair(Generic[Item]):
         self._missing = 0
         placed = pts + self._offset
         if self._offset != self._old_offset:
-            placed = self._undo_single_jump(pts, placed, newest)
+            placed = self._judge_jump(pts, placed)
+            newest = self._held.pts if self._held else None
         if newest is not None and placed <= newest:
             placed = self._repair(pts, placed, newest)
         self._anchor = placed
@@ -72,13 +73,18 @@ class Repair(Generic[Item]):
         self._note("some frames have no timestamp; filled in from the frame rate")
         return max(newest + 1, self._anchor + round(self._missing * self._step))
 
-    def _undo_single_jump(self, pts: int, placed: int, newest: int | None) -> int:
-        """After one timestamp far back: if this one fits without the offset, that was an outlier."""
-        if newest is not None and pts + self._old_offset > newest:
-            self._offset = self._old_offset
-            return pts + self._offset
-        self._old_offset = self._offset
-        return placed
+    def _judge_jump(self, pts: int, placed: int) -> int:
+        """One timestamp jumped back. If this one goes on from before the jump, that was an outlier;
+        otherwise the clock started anew, and the offset stays."""
+        before, held = self._last, self._held
+        without = pts + self._old_offset
+        if held is None or before is None or without <= before + 1:
+            self._old_offset = self._offset
+            return placed
+        self._offset = self._old_offset
+        if held.pts >= without:
+            held.pts = before + (without - before) // 2
+        return without
 
     def _repair(self, pts: int, placed: int, newest: int) -> int:
         assert self._held is not None
