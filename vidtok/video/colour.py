@@ -70,7 +70,7 @@ class ToRgb:
         """The stored (not yet upright) picture at the wanted size; transparent parts over black."""
         alpha = has_alpha(frame.format)
         picture = self._reformatter.reformat(frame, **self._arguments(frame, "rgba" if alpha else "rgb24"))
-        pixels = picture.to_ndarray()
+        pixels: Any = picture.to_ndarray()
         return self._over_black(pixels) if alpha else pixels
 
     def _arguments(self, frame: av.VideoFrame, format: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ pattern; whatever a container wants to open besides (playlists, references) is r
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -107,6 +108,9 @@ class PacketDecoder:
 
     `packets`: seen of this stream, `discarded` of them hidden by an edit list; `errors`: packets that could
     not be decoded or were marked damaged, the last one being packet number `last_error`.
+
+    AVI stores packets in decoding order and no display times: there the n-th frame shown gets the n-th
+    smallest packet time, as many of which are known as the decoder holds frames back.
     """
 
     def __init__(self, path: Path, container: InputContainer, stream: VideoStream, others: list[Any],
@@ -114,6 +118,7 @@ class PacketDecoder:
         self._path, self._container, self._stream = path, container, stream
         self._others, self._on_other = others, on_other
         self.packets = self.discarded = self.errors = self.frames = self.last_error = 0
+        self._times: list[int] | None = [] if container.format.name == "avi" else None
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         for packet in self._demux():
@@ -153,6 +158,8 @@ class PacketDecoder:
     def _look_at(self, packet: Any) -> None:
         self.packets += 1
         self.discarded += packet.is_discard
+        if self._times is not None and packet.size and packet.dts is not None:
+            heapq.heappush(self._times, packet.dts)
         if packet.is_corrupt:
             self._error()
         if self.packets == 1 and any(packet.has_sidedata(kind) for kind in _ENCRYPTED):
@@ -171,6 +178,8 @@ class PacketDecoder:
                 return
             except (av.FFmpegError, ValueError):
                 self._error()
+                if self._times:
+                    heapq.heappop(self._times)
                 if not flush:
                     return
                 continue
@@ -178,6 +187,8 @@ class PacketDecoder:
                 self.frames += 1
                 if frame.is_corrupt:
                     self._error()
+                if self._times:
+                    frame.pts = heapq.heappop(self._times)
                 yield frame
             if flush and not frames:
                 return

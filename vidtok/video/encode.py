@@ -23,6 +23,7 @@ from vidtok.video.info import Pixels
 LARGEST_TICK_RATE = 2**31 - 1
 X264_THREADS = 4  # a fixed number: the bytes that x264 writes depend on it
 AUDIO_AHEAD = Fraction(1, 2)  # seconds that audio packets may run ahead of the pictures
+BITEXACT = 0x400  # AVFMT_FLAG_BITEXACT: no dates, no random numbers
 FORMATS = {".mp4": "mp4", ".mkv": "matroska"}
 
 
@@ -47,7 +48,7 @@ class EncodedFile:
                 self._feed = AudioFeed(audio)
                 self._feed.attach(self._container)
             self._container.container_options.update(self._muxer_options())
-            self._container.flags |= av.container.Flags.bitexact.value
+            self._container.flags |= BITEXACT
         except (av.FFmpegError, ValueError, OSError) as error:
             self.discard()
             raise self._wrong(error) from error

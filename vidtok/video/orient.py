@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 
 from vidtok.video.info import Pixels
 
@@ -82,7 +83,7 @@ def _side_data(frame: av.VideoFrame) -> list[Any]:
     graph = av.filter.Graph()
     node: Any = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format,
                                  time_base=Fraction(1, 25))
-    for kind in range(len(av.sidedata.sidedata.Type), 64):
+    for kind in range(len(SideDataType), 64):
         node.link_to(drop := graph.add("sidedata", f"mode=delete:type={kind}"))
         node = drop
     node.link_to(graph.add("buffersink"))

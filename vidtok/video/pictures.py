@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class PngFiles:
         self._folder = temporary(path)
         self._encoder: Any = av.CodecContext.create("png", "w")
         self._encoder.width, self._encoder.height, self._encoder.pix_fmt = width, height, "rgb24"
-        self._encoder.time_base = 1
+        self._encoder.time_base = Fraction(1, 25)
         self._encoder.thread_count = 1
         try:
             self._folder.mkdir()
