@@ -1,7 +1,7 @@
 """How fast this machine encodes and decodes, next to how fast it convolves.
 
-Runs of all models and of the machine's own convolution alternate, so that noise hits them alike; medians are
-reported. FLOPs count a multiplication and an addition as two. Peak memory is that of a fresh process.
+Runs of all models alternate, each beside a run of the machine's own convolution, so that noise hits them alike;
+medians are reported, and shares are medians of the ratios within runs. FLOPs count a multiplication and an addition as two. Peak memory is that of a fresh process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from vidtok.video import VideoWriter
 
 _MORE_FLOPS: dict[Any, Any] = {
     # called by name by the model's layers; the counter knows only aten.convolution
-    torch.ops.aten.mkldnn_convolution.default: lambda x, weight, *_, out_shape, **__: (
+    torch.ops.aten.mkldnn_convolution: lambda x, weight, *_, out_shape, **__: (
         2 * math.prod(out_shape) * math.prod(weight[1:])
     ),
 }
@@ -39,7 +39,7 @@ Row = dict[str, Any]
 Job = Callable[[], object]
 Progress = Callable[[int, int | None], None]
 
-CONVOLUTION = (4, 192, 32, 32)  # batch, channels, height, width of the machine's own 3x3 convolution
+CONVOLUTION = (4, 256, 32, 32)  # batch, channels, height, width of the machine's own 3x3 convolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +83,21 @@ def bench(
         if not benches:
             raise UsageError("nothing to time: give at least one model")
         convolution = _Convolution(benches[0].place)
-        jobs: dict[tuple[int, str], Job] = {(-1, "convolution"): convolution}
-        for i, each in enumerate(benches):
-            jobs |= {(i, name): job for name, job in each.jobs().items()}
-        times = _alternate(jobs, how.runs, progress)
-        rate = convolution.flops / statistics.median(times[-1, "convolution"])
-        return [each.row({name: times[n, name] for n, name in jobs if n == i}, rate) for i, each in enumerate(benches)]
+        jobs = {(i, name): job for i, each in enumerate(benches) for name, job in each.jobs().items()}
+        timed = _alternate(jobs, convolution, how.runs, progress)
+        every = [run.convolution for runs in timed.values() for run in runs]
+        rate = convolution.flops / statistics.median(every)
+        return [
+            each.row({name: timed[n, name] for n, name in jobs if n == i}, convolution.flops) | {"conv_flops": rate}
+            for i, each in enumerate(benches)
+        ]
+
+
+class _Run(NamedTuple):
+    """Seconds of a job, and of the machine's convolution just before it."""
+
+    job: float
+    convolution: float
 
 
 class _ModelBench:
@@ -125,23 +134,21 @@ class _ModelBench:
             "decode_file": lambda: decode_file(tokens, result, decode, warn=_silent),
         }
 
-    def row(self, times: dict[str, list[float]], rate: float) -> Row:
+    def row(self, timed: dict[str, list[_Run]], conv_flops: int) -> Row:
         how, frames = self._how, len(self._frames)
         row: Row = {"model": self.name, "model_id": self._model.model_id}
         row |= {"frames": frames, "width": how.width, "height": how.height, "runs": how.runs}
-        row |= {
-            "device": str(self._model.device),
-            "precision": self._model.precision,
-            "threads": torch.get_num_threads(),
-        }
-        for name, seconds in times.items():
+        row |= {"device": str(self._model.device), "precision": self._model.precision}
+        row["threads"] = torch.get_num_threads()
+        for name, runs in timed.items():
+            seconds = [run.job for run in runs]
             count = how.file_frames if name.endswith("_file") else frames
             row[f"{name}_fps"] = count / statistics.median(seconds)
             row[f"{name}_spread"] = (max(seconds) - min(seconds)) / statistics.median(seconds)
-        row["conv_flops"] = rate
         for name, flops in self._flops().items():
             row[f"{name}_flops"] = flops / frames
-            row[f"{name}_share"] = flops / statistics.median(times[name]) / rate
+            shares = [(flops / run.job) / (conv_flops / run.convolution) for run in timed[name]]
+            row[f"{name}_share"] = statistics.median(shares)
         row["peak_memory_bytes"] = peak_memory(self.name, how) if how.memory else None
         return row
 
@@ -170,7 +177,7 @@ class _Convolution:
         x = torch.randn(batch, channels, height, width, device=device, dtype=dtype)
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._x = x.contiguous(memory_format=torch.channels_last)
-        self._repeats = 4
+        self._repeats = 2
         self.flops = 2 * 9 * channels * channels * batch * height * width * self._repeats
 
     def __call__(self) -> None:
@@ -180,18 +187,25 @@ class _Convolution:
         float(y.flatten()[0])  # waits for an accelerator
 
 
-def _alternate(jobs: dict[tuple[int, str], Job], runs: int, progress: Progress | None) -> dict[Any, list[float]]:
-    """Seconds of each job in each run; one round before that is not counted."""
-    times: dict[Any, list[float]] = {key: [] for key in jobs}
+def _alternate(
+    jobs: dict[tuple[int, str], Job], convolution: Job, runs: int, progress: Progress | None
+) -> dict[tuple[int, str], list[_Run]]:
+    """Each job in turn, `runs` times; one round before that is not counted."""
+    timed: dict[tuple[int, str], list[_Run]] = {key: [] for key in jobs}
     for number in range(runs + 1):
         for key, job in jobs.items():
-            start = time.perf_counter()
-            job()
+            beside, seconds = _seconds(convolution), _seconds(job)
             if number:
-                times[key].append(time.perf_counter() - start)
+                timed[key].append(_Run(seconds, beside))
         if progress:
             progress(number + 1, runs + 1)
-    return times
+    return timed
+
+
+def _seconds(job: Job) -> float:
+    start = time.perf_counter()
+    job()
+    return time.perf_counter() - start
 
 
 def peak_memory(model: str, how: BenchOptions) -> int | None:
