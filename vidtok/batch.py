@@ -61,6 +61,7 @@ class Outcome:
     report: dict[str, Any] | None = None
     error: str | None = None
     trace: str = ""
+    wrong_usage: bool = False  # the options were at fault, not the file
     seconds: float = 0.0
 
 
@@ -237,10 +238,11 @@ def describe_failure(exc: Exception) -> str:
 def attempt(job: Job, work: Work, tell: Tell) -> Outcome:
     """Do one job; whatever it raises becomes the outcome's error."""
     started = time.perf_counter()
-    report, error, trace = None, None, ""
+    report, error, trace, usage = None, None, "", False
     try:
         report = work(job, tell)
     except Exception as exc:
         error = str(exc) if isinstance(exc, VidtokError) else describe_failure(exc)
-        trace = traceback.format_exc()
-    return Outcome(job=job, report=report, error=error, trace=trace, seconds=time.perf_counter() - started)
+        trace, usage = traceback.format_exc(), isinstance(exc, UsageError)
+    seconds = time.perf_counter() - started
+    return Outcome(job=job, report=report, error=error, trace=trace, wrong_usage=usage, seconds=seconds)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -80,13 +82,13 @@ def group() -> None:
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 some input failed, 2 wrong usage, 130 interrupted."""
     settings: dict[str, Any] = {"debug": False}
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is half written is removed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         sys.exit(_run(list(sys.argv[1:] if args is None else args), settings))
-    except (
-        BrokenPipeError
-    ):  # the reader of our output has left, as `head` does: nothing to say, nothing to flush
+    except BrokenPipeError:  # the reader of our output has left, as `head` does: nothing to say, nothing to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 

@@ -10,9 +10,7 @@ from vidtok.cli import options as opt
 from vidtok.cli.output import Console, Row, size
 
 
-@click.command(
-    "bench", epilog=opt.epilog("vidtok bench", "vidtok bench --model default --size 640x360 --json")
-)
+@click.command("bench", epilog=opt.epilog("vidtok bench", "vidtok bench --model default --size 640x360 --json"))
 @click.option(
     "--model",
     "models",
@@ -30,12 +28,8 @@ from vidtok.cli.output import Console, Row, size
     metavar="WxH",
     callback=opt.parsed(opt.parse_size),
 )
-@click.option(
-    "--frames", type=click.IntRange(min=1), default=17, show_default=True, help="Of the clip, model only."
-)
-@click.option(
-    "--file-frames", type=click.IntRange(min=1), default=65, show_default=True, help="Of the video file."
-)
+@click.option("--frames", type=click.IntRange(min=1), default=17, show_default=True, help="Of the clip, model only.")
+@click.option("--file-frames", type=click.IntRange(min=1), default=65, show_default=True, help="Of the video file.")
 @click.option("--runs", type=click.IntRange(min=1), default=5, show_default=True, help="The median counts.")
 @click.option("--files/--no-files", default=True, help="From file to file too? [yes]")
 @click.option("--memory/--no-memory", default=True, help="Peak memory, in a process of its own? [yes]")
@@ -60,7 +54,7 @@ def bench_command(console: Console, models: tuple[str, ...], clip_size: str, **o
     return 0
 
 
-def describe(row: Row) -> str:
+def describe(row: Row) -> list[str]:
     """A row for people: a line for encode and for decode, one for memory and machine."""
     text = [f"{row['model']} on {row['device']}, {row['threads']} threads, median of {row['runs']} runs"]
     for name in ("encode", "decode"):
@@ -70,7 +64,5 @@ def describe(row: Row) -> str:
         share = f"{100 * row[f'{name}_share']:.0f} % of the convolution rate"
         text.append(f"  {name}: {row[f'{name}_fps']:.1f} frames/s at {clip}{files}; {work}, {share}")
     memory = size(row["peak_memory_bytes"]) if row["peak_memory_bytes"] else "unknown"
-    text.append(
-        f"  peak memory {memory}; a plain 3x3 convolution here: {row['conv_flops'] / 1e9:.0f} GFLOP/s"
-    )
-    return "\n".join(text)
+    text.append(f"  peak memory {memory}; a plain 3x3 convolution here: {row['conv_flops'] / 1e9:.0f} GFLOP/s")
+    return text

@@ -17,9 +17,7 @@ from vidtok.cli.output import Console, lines
 @click.argument("other", metavar="B")
 @opt.metric
 @opt.pixels
-@click.option(
-    "--save", metavar="FILE", type=click.Path(path_type=Path), help="Write both side by side as a video."
-)
+@click.option("--save", metavar="FILE", type=click.Path(path_type=Path), help="Write both side by side as a video.")
 @opt.strict
 @opt.max_pixels
 @opt.force
@@ -47,5 +45,5 @@ def compare_command(
         close()
     dialects = {name: words for name, words in DIALECTS.items() if name in row}
     failed = tell_missing(console, row)
-    console.result(row | {"dialects": dialects}, "\n".join(lines(row | {"dialects": dialects})))
+    console.result(row | {"dialects": dialects}, lines(row | {"dialects": dialects}))
     return 1 if failed else 0

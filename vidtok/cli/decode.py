@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vidtok.cli import options as opt
-from vidtok.cli.encode import share_threads
+from vidtok.cli.encode import load_model, share_threads
 from vidtok.cli.output import Console
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ SUFFIXES = (".mp4", ".mkv", ".png", ".npy")
 @opt.folder_run
 @opt.force
 @click.option("--model", metavar="NAME|PATH", help="Built-in name, folder or file [the one the file names].")
-@click.option(
-    "--frames", callback=opt.parsed(opt.parse_span), metavar="A:B", help="Only frames A to B, half open."
-)
+@click.option("--frames", callback=opt.parsed(opt.parse_span), metavar="A:B", help="Only frames A to B, half open.")
 @click.option("--skip-damaged", is_flag=True, help="Damaged chunks become gray instead of an error.")
 @click.option(
     "--audio",
@@ -90,6 +88,7 @@ def decode_command(
         console=console,
         complete=is_complete,
         describe=describe,
+        prepare=functools.partial(load_model, options["model"], options, workers),
         workers=workers,
         force=options["force"],
         resume=resume,
@@ -146,7 +145,7 @@ def _from_stdin(console: Console, names: list[str], output: str | None, options:
     finally:
         close()
     row = {"path": "-", "output": output} | dataclasses.asdict(report)
-    console.result(row, "" if console.quiet else describe(row))
+    console.result(row, () if console.quiet else describe(row))
     return 0
 
 

@@ -77,6 +77,7 @@ def encode_command(
         console=console,
         complete=is_complete,
         describe=describe,
+        prepare=functools.partial(load_model, options["model"], options, workers),
         workers=workers,
         force=options["force"],
         resume=resume,
@@ -91,6 +92,16 @@ def make_options(options: dict[str, Any], workers: int = 1) -> EncodeOptions:
     from vidtok.codec import EncodeOptions
 
     return EncodeOptions(**(options | {"threads": share_threads(options["threads"], workers)}))
+
+
+def load_model(name: str | None, options: dict[str, Any], workers: int) -> None:
+    """Fail before the first file if the model cannot be had; this process keeps it if it does the work."""
+    from vidtok import checkpoint
+
+    if name is not None and workers == 1:
+        checkpoint.load(name, device=options["device"], precision=options["precision"])
+    elif name is not None:
+        checkpoint.find_model(name)
 
 
 def share_threads(threads: int | None, workers: int) -> int | None:
@@ -139,7 +150,7 @@ def _to_stdout(console: Console, names: list[str], options: dict[str, Any]) -> i
         close()
     sys.stdout.buffer.flush()
     row = {"path": names[0], "output": "-"} | dataclasses.asdict(report)
-    console.result(row, "" if console.quiet else describe(row))
+    console.result(row, () if console.quiet else describe(row))
     return 0
 
 

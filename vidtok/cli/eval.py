@@ -90,7 +90,7 @@ def eval_command(
     try:
         for row in evaluate(names, choice, progress=progress, warn=console.warn):
             failed |= tell_missing(console, row)
-            console.result(row | {"dialects": dialects} if row.get("summary") else row, "")
+            console.result(row | {"dialects": dialects} if row.get("summary") else row)
     finally:
         close()
     if not console.json:

@@ -10,7 +10,7 @@ import click
 
 from vidtok.cli import options as opt
 from vidtok.cli.info import source_of
-from vidtok.cli.output import Console
+from vidtok.cli.output import Console, naming
 
 SUFFIXES = (".npy", ".bin")
 
@@ -46,7 +46,7 @@ def export_command(
         if len(names) != 1 or output is None:
             raise click.UsageError("stdin holds one token file and has no name; give '-' alone, with -o FILE")
         _check_suffix(Path(output))
-        console.result({"path": "-", "output": output} | _export(source_of("-"), Path(output), force), "")
+        console.result({"path": "-", "output": output} | _export(source_of("-"), Path(output), force))
         return 0
     plan = batch.plan(names, output, suffix=suffix, accept=batch.looks_like_tokens)
     for job in plan.jobs:
@@ -79,9 +79,7 @@ def _describe(row: dict[str, Any]) -> str:
 
 def _check_suffix(target: Path) -> None:
     if target.suffix.lower() not in SUFFIXES:
-        raise click.UsageError(
-            f"{target}: cannot write {target.suffix or 'a name without suffix'}; use .npy or .bin"
-        )
+        raise click.UsageError(f"{target}: cannot write {target.suffix or 'a name without suffix'}; use .npy or .bin")
 
 
 @click.command("import", epilog=opt.epilog("vidtok import ids.npy -o ids.vtok --vocabulary 65536"))
@@ -99,18 +97,15 @@ def import_command(console: Console, file: str, output: str, vocabulary: str, fo
     """
     from vidtok.bitstream.exchange import import_ids
 
-    import_ids(Path(file), Path(output), parse_vocabulary(vocabulary), force=force)
-    console.result({"path": file, "output": output}, "" if console.quiet else f"{file} -> {output}")
+    with naming(file):
+        import_ids(Path(file), Path(output), parse_vocabulary(vocabulary), force=force)
+    console.result({"path": file, "output": output}, () if console.quiet else f"{file} -> {output}")
     return 0
 
 
 def parse_vocabulary(text: str) -> int | tuple[int, ...]:
     """'65536' or '1024,512': ids per codebook."""
-    if not re.fullmatch(r"[0-9]{1,19}(,[0-9]{1,19})*", text) or any(
-        int(part) < 1 for part in text.split(",")
-    ):
-        raise click.UsageError(
-            f"--vocabulary {text!r} is not a number of ids; give 65536, or 1024,512 per codebook"
-        )
+    if not re.fullmatch(r"[0-9]{1,19}(,[0-9]{1,19})*", text) or any(int(part) < 1 for part in text.split(",")):
+        raise click.UsageError(f"--vocabulary {text!r} is not a number of ids; give 65536, or 1024,512 per codebook")
     sizes = tuple(int(part) for part in text.split(","))
     return sizes[0] if len(sizes) == 1 else sizes

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vidtok.cli import options as opt
-from vidtok.cli.output import Console, lines
+from vidtok.cli.output import Console, lines, naming
 
 
 @click.command("info", epilog=opt.epilog("vidtok info clip.vtok", "vidtok info clip.vtok --json --tokens"))
@@ -20,11 +20,11 @@ def info_command(console: Console, file: str, tokens: bool) -> int:
     from vidtok.bitstream.container import TokenReader
     from vidtok.bitstream.describe import describe
 
-    with TokenReader(source_of(file)) as reader:
+    with naming(file), TokenReader(source_of(file)) as reader:
         row: dict[str, Any] = describe(reader)
         if tokens:
             row["tokens"] = token_statistics(reader)
-    console.result(row, "\n".join(lines(row)))
+    console.result(row, lines(row))
     return 0
 
 

@@ -18,17 +18,22 @@ from vidtok.workers import run
 
 @dataclass(kw_only=True)
 class FolderRun:
-    """The choices of a run over many files; `complete(job)` says whether a job's output is whole already."""
+    """The choices of a run over many files; `complete(job)` says whether a job's output is whole already.
+
+    `prepare()` runs once before the first job: what it raises is wrong with all of them.
+    """
 
     console: Console
     complete: Callable[[Job], bool]
     describe: Callable[[dict[str, Any]], str]
+    prepare: Callable[[], object] = lambda: None
     workers: int = 1
     force: bool = False
     resume: bool = False
     failures: list[tuple[str, str]] = field(default_factory=list)
     done: int = 0
     skipped: int = 0
+    wrong_usage: bool = False
 
     def __call__(self, plan: Plan, work: Callable[[bool], Work]) -> int:
         """Do the plan; the exit code. `work(force)` gives the work, allowed to overwrite or not."""
@@ -38,6 +43,8 @@ class FolderRun:
             self.console.say(f"Left alone: {_some(plan.ignored)} (not an input, or a link that leads out)")
         todo, broken = self._choose(plan)
         many = len(plan.jobs) + len(plan.problems) > 1
+        if todo or broken:
+            self.prepare()
         self._do(todo, work(self.force), many)
         self._do(broken, work(True), many)
         return self._sum_up(many)
@@ -50,9 +57,7 @@ class FolderRun:
             if not job.target.exists() or self.force:
                 todo.append(job)
             elif not self.resume:
-                self._fail(
-                    str(job.source), str(job.target), f"{job.target} exists already; --force overwrites it"
-                )
+                self._fail(str(job.source), str(job.target), f"{job.target} exists already; --force overwrites it")
             elif self.complete(job):
                 self.skipped += 1
             else:
@@ -69,17 +74,18 @@ class FolderRun:
         if outcome.error is not None:
             if self.console.debug:
                 print(outcome.trace, file=sys.stderr, end="")
+            self.wrong_usage = outcome.wrong_usage
             self._fail(row["path"], row["output"], outcome.error)
             return
         self.done += 1
         row |= outcome.report or {}
-        self.console.result(row, "" if self.console.quiet else self.describe(row))
+        self.console.result(row, () if self.console.quiet else self.describe(row))
 
     def _fail(self, path: str, output: str, error: str) -> None:
         self.failures.append((path, error))
         self.console.error(error if path in error else f"{path}: {error}")
         if self.console.json:
-            self.console.result({"path": path, "output": output or None, "error": error}, "")
+            self.console.result({"path": path, "output": output or None, "error": error})
 
     def _sum_up(self, many: bool) -> int:
         if many:
@@ -89,6 +95,8 @@ class FolderRun:
                 self.console.say(f"  failed: {error if path in error else f'{path}: {error}'}")
         elif self.skipped:
             self.console.say("complete already; nothing to do")
+        if self.wrong_usage and not many:
+            return 2
         return 1 if self.failures else 0
 
 
@@ -111,15 +119,7 @@ def dry_run(
     """Say what would be done: a row per job with the size now and, where it can be known, the size then."""
     for job in plan.jobs:
         exists = job.target.exists()
-        action = (
-            "write"
-            if not exists
-            else "overwrite"
-            if force
-            else "skip if complete"
-            if resume
-            else "fail: exists"
-        )
+        action = "write" if not exists else "overwrite" if force else "skip if complete" if resume else "fail: exists"
         row: dict[str, Any] = {"path": str(job.source), "output": str(job.target), "action": action}
         row["source_bytes"] = job.source.stat().st_size
         try:
@@ -128,7 +128,7 @@ def dry_run(
             from vidtok.cli import describe_exception
 
             row |= {"action": "fail", "error": describe_exception(exc)}
-        then = f" -> about {size(row['estimated_bytes'])}" if row.get("estimated_bytes") else ""
+        then = f" -> about {size(row['bytes'])}" if row.get("bytes") else ""
         why = f" ({row['error']})" if "error" in row else ""
         text = f"{row['action']}: {job.source} -> {job.target}, {size(row['source_bytes'])}{then}{why}"
         console.result(row, text)

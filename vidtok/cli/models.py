@@ -40,5 +40,5 @@ def show_command(console: Console, name: str) -> int:
     entry = describe(name)
     row: dict[str, Any] = dataclasses.asdict(entry)
     row["config"] = json.loads(read_metadata(entry.path).get("config", "{}"))
-    console.result(row, "\n".join(lines(row)))
+    console.result(row, lines(row))
     return 0

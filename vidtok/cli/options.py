@@ -43,9 +43,7 @@ def parse_rate(value: str) -> str:
 def parse_size(value: str) -> str:
     """'256' (short side) or '640x360' (width x height), kept as text."""
     sides = value.lower().split("x")
-    if len(sides) > 2 or not all(
-        re.fullmatch(r"[0-9]{1,5}", side) and 1 <= int(side) <= 65535 for side in sides
-    ):
+    if len(sides) > 2 or not all(re.fullmatch(r"[0-9]{1,5}", side) and 1 <= int(side) <= 65535 for side in sides):
         raise click.BadParameter(f"{value!r} is not a size; give 256 (short side) or 640x360, up to 65535")
     return "x".join(sides)
 
@@ -150,17 +148,11 @@ compute = together(
         help="Arithmetic of the network [auto].",
     ),
     threads,
-    click.option(
-        "--offline", is_flag=True, expose_value=False, help="Never use the network (no command does yet)."
-    ),
+    click.option("--offline", is_flag=True, expose_value=False, help="Never use the network (no command does yet)."),
 )
 memory = together(
-    click.option(
-        "--chunk-frames", type=click.IntRange(min=1), metavar="N", help="Frames in memory at a time. *"
-    ),
-    click.option(
-        "--tile", type=click.IntRange(min=1), metavar="N", help="Core of a spatial tile in pixels. *"
-    ),
+    click.option("--chunk-frames", type=click.IntRange(min=1), metavar="N", help="Frames in memory at a time. *"),
+    click.option("--tile", type=click.IntRange(min=1), metavar="N", help="Core of a spatial tile in pixels. *"),
     click.option(
         "--batch",
         type=click.IntRange(min=1),
@@ -193,9 +185,7 @@ pixels = together(
         help="N = short side, aspect kept, never enlarges.",
     ),
     click.option("--enlarge", is_flag=True, help="Let --resize enlarge too."),
-    click.option(
-        "--fps", callback=parsed(parse_rate), metavar="F", help="Resample in time: 24, 23.976, 30000/1001."
-    ),
+    click.option("--fps", callback=parsed(parse_rate), metavar="F", help="Resample in time: 24, 23.976, 30000/1001."),
     click.option(
         "--start",
         default="0",

@@ -6,11 +6,14 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+from vidtok.errors import VidtokError
 
 Row = Mapping[str, Any]
 Progress = Callable[[int, int | None], None]
@@ -18,9 +21,7 @@ Progress = Callable[[int, int | None], None]
 
 def escape(text: str) -> str:
     """`text` on one line, every control, bidi or undecodable character as a backslash escape."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def plain(value: Any) -> Any:
@@ -73,6 +74,17 @@ def lines(row: Row, indent: str = "") -> list[str]:
     return out
 
 
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Errors raised within say which input they are about."""
+    try:
+        yield
+    except VidtokError as exc:
+        if name not in str(exc):
+            exc.args = (f"{name}: {exc}",)
+        raise
+
+
 @dataclass(kw_only=True)
 class Console:
     """Where a command's output goes; `rows` are kept for `--csv`."""
@@ -94,26 +106,27 @@ class Console:
         """A warning about the input `name`; the same text about more inputs is only counted."""
         self._warned[text] += 1
         if self._warned[text] == 1:
-            self.say(f"Warning: {name}: {text}" if name else f"Warning: {text}")
+            named = not name or Path(name).name in text
+            self.say(f"Warning: {text}" if named else f"Warning: {name}: {text}")
 
     def error(self, text: str) -> None:
         """What failed, on stderr, even when quiet."""
         self._print(f"Error: {text}", sys.stderr)
 
-    def result(self, row: Row, text: str) -> None:
-        """One result: a JSON line with --json, else `text`, unless it is empty."""
+    def result(self, row: Row, text: str | Sequence[str] = ()) -> None:
+        """One result: a JSON line with --json, else `text`, a line or several."""
         self.rows.append(dict(row))
         stream = sys.stderr if self.results_on_stderr else sys.stdout
         if self.json:
             print(json.dumps(plain(row), allow_nan=False), file=stream, flush=True)
-        elif text:
-            self._print(text, stream)
+        else:
+            for line in [text] if isinstance(text, str) else text:
+                self._print(line, stream)
 
     def _print(self, text: str, stream: Any) -> None:
         if self._bar is not None:
             self._bar.clear()
-        for line in text.split("\n"):
-            print(escape(line), file=stream, flush=True)
+        print(escape(text), file=stream, flush=True)
 
     def progress(self, label: str, unit: str = " frames") -> tuple[Progress, Callable[[], None]]:
         """(update(done, total), close()) of a bar of frames on stderr; silent without a terminal."""
@@ -147,9 +160,7 @@ def table(rows: Sequence[Row], columns: Sequence[str]) -> str:
     used = [name for name in columns if any(row.get(name) is not None for row in rows)]
     cells = [used, *([show(row.get(name)) for name in used] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(used))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in cells)
 
 
 def write_csv(path: Path, rows: Sequence[Row], force: bool) -> None:

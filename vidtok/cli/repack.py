@@ -9,7 +9,7 @@ import click
 
 from vidtok.cli import options as opt
 from vidtok.cli.info import source_of
-from vidtok.cli.output import Console
+from vidtok.cli.output import Console, naming
 
 
 @click.command("repack", epilog=opt.epilog("vidtok repack clip.vtok -o small.vtok --entropy auto"))
@@ -19,9 +19,7 @@ from vidtok.cli.output import Console
 @opt.quality
 @opt.force
 @opt.reporting()
-def repack_command(
-    console: Console, file: str, output: str, entropy: str, quality: int | None, force: bool
-) -> int:
+def repack_command(console: Console, file: str, output: str, entropy: str, quality: int | None, force: bool) -> int:
     """Another entropy mode or fewer stages; the ids are those of encoding that way. FILE '-' is stdin."""
     from vidtok.bitstream.repack import repack
 
@@ -30,7 +28,8 @@ def repack_command(
         if console.json or sys.stdout.isatty():
             raise click.UsageError("-o - writes bytes to stdout; redirect it, and leave --json out")
         target = sys.stdout.buffer
-    repack(source_of(file), target, entropy=entropy, quality=quality, force=force)
+    with naming(file):
+        repack(source_of(file), target, entropy=entropy, quality=quality, force=force)
     row: dict[str, Any] = {"path": file, "output": output}
-    console.result(row, "" if console.quiet or output == "-" else f"{file} -> {output}")
+    console.result(row, () if console.quiet or output == "-" else f"{file} -> {output}")
     return 0

@@ -14,9 +14,7 @@ from vidtok.cli.output import Console, show
 @click.command("train", epilog=opt.epilog("vidtok train configs/tiny.toml --output runs/tiny"))
 @click.argument("config", metavar="CONFIG", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE ...]")
-@click.option(
-    "--output", metavar="FOLDER", type=click.Path(path_type=Path), help="Where model and log go [runs/NAME]."
-)
+@click.option("--output", metavar="FOLDER", type=click.Path(path_type=Path), help="Where model and log go [runs/NAME].")
 @click.option("--resume", is_flag=True, help="Go on with the run that is in the output folder.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", help="[auto]")
 @opt.threads

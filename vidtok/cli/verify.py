@@ -26,8 +26,8 @@ def verify_command(console: Console, inputs: tuple[str, ...], list_file: str | N
     for file in files:
         row = check(file, deep) if isinstance(file, str) else file
         bad += not row["ok"]
-        text = f"{row['path']}: whole, {row['chunks']} chunks, {row['frames']} frames" if row["ok"] else ""
-        console.result(row, "" if console.quiet else text)
+        text = f"{row['path']}: whole, {row['chunks']} chunks, {row['frames']} frames" if row["ok"] else ()
+        console.result(row, () if console.quiet else text)
         for problem in row["problems"]:
             console.error(f"{row['path']}: {problem}")
     if len(files) > 1:
