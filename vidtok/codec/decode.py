@@ -189,27 +189,27 @@ class _Decoding:
         self.skip_damaged = skip_damaged
         self.damaged = damaged if damaged is not None else []
         self.segment_frames = reader.header.segment_frames
+        self.segment_latents = geometry.latents(self.segment_frames)  # 0: one segment
+        self._next: int | None = None  # the latent frame that the stream's state is good for
 
     def clips(self, start: int, stop: int) -> Iterator[Clip]:
         """Frames [start, stop), from the first latent frame that they depend on."""
         first, last = self.reader.latents_for_frames(start, stop)
-        segment, _ = self.geometry.locate_frame(start, self.segment_frames)
-        segment_start = segment * self.geometry.latents(self.segment_frames) if self.segment_frames else 0
-        begin = max(segment_start, first - self.reader.header.look_back)
-        at_start = begin == segment_start
-        self.stream.reset() if at_start else self.stream.resume()
-        previous = segment
+        begin = max(first - self._inside(first), first - self.reader.header.look_back)
         pts = self._pts()
         for number in self.reader.chunks_for_latents(begin, last):
             info = self.reader.chunk_info(number)
-            if info.segment != previous:
-                self.stream.reset()
-                previous = info.segment
             a, b = max(begin, info.first_latent), min(last, info.first_latent + info.latents)
+            if a != self._next or self._inside(a) == 0:
+                self.stream.restart(self._inside(a))
             for frame, pixels in self._chunk(number, a, b):
                 low, high = max(start, frame), min(stop, frame + len(pixels))
                 if low < high:
                     yield pixels[low - frame : high - frame], pts[low:high]
+
+    def _inside(self, latent: int) -> int:
+        """Number of a latent frame within its segment."""
+        return latent % self.segment_latents if self.segment_latents else latent
 
     def _pts(self) -> Sequence[int]:
         return self.reader.all_pts(repair=self.skip_damaged)
@@ -224,14 +224,15 @@ class _Decoding:
             if not self.skip_damaged:
                 raise
             self.damaged.append(number)
+            self._next = None
             yield from self._gray(a, b, end)
-            self.stream.resume()
             return
         for i in range(a, b, self.stream.latents_per_pass):
             piece = ids[i - a : i - a + self.stream.latents_per_pass]
             frame, _ = self.geometry.span_of_latent(i, self.segment_frames)
             pixels = self.stream.push(piece)
             yield frame, pixels[: end - frame]
+        self._next = b
 
     def _gray(self, a: int, b: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
         for latent in range(a, b):

@@ -24,9 +24,10 @@ class ConvConfig:
     delayed: int = 64  # channels that come from the latent frame before
     encoder_blocks: int = 4
     decoder_blocks: int = 8
+    phases: int = 4  # latent frames in a cycle, see PhaseBias
 
     def __post_init__(self) -> None:
-        if min(self.width, self.hidden, self.encoder_blocks, self.decoder_blocks) < 1:
+        if min(self.width, self.hidden, self.encoder_blocks, self.decoder_blocks, self.phases) < 1:
             raise ConfigError(f"conv: sizes are at least 1, got {self}")
         if not 0 < self.delayed <= self.width:
             raise ConfigError(f"conv: delayed is 1..width ({self.width}), got {self.delayed}")
@@ -40,7 +41,7 @@ class ConvEncoder(Half):
         self.halo = config.encoder_blocks
         self.look_back = config.encoder_blocks
         self.inlet = Conv(patch, config.width, 1)
-        self.body = BlockStack(config.encoder_blocks, config.width, config.hidden, config.delayed)
+        self.body = BlockStack(config.encoder_blocks, config.width, config.hidden, config.delayed, config.phases)
         self.norm = ChannelNorm(config.width)
         self.outlet = Conv(config.width, latent, 1)
 
@@ -57,7 +58,7 @@ class ConvDecoder(Half):
         self.halo = config.decoder_blocks
         self.look_back = config.decoder_blocks
         self.inlet = Conv(latent, config.width, 1)
-        self.body = BlockStack(config.decoder_blocks, config.width, config.hidden, config.delayed)
+        self.body = BlockStack(config.decoder_blocks, config.width, config.hidden, config.delayed, config.phases)
         self.outlet = Conv(config.width, patch, 1)
 
     def forward(self, codes: Tensor, state: State | None) -> tuple[Tensor, State]:

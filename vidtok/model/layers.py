@@ -10,11 +10,19 @@ that, a cell's value depends on its neighbourhood only, not on batch, crop, fram
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-State = tuple[Tensor, ...]
+
+class State(NamedTuple):
+    """What a causal network carries from one latent frame to the next."""
+
+    latent: int = 0  # number, within its segment, of the latent frame that comes next
+    taps: tuple[Tensor, ...] = ()  # delayed channels, one tensor a block; () where the past is not known
+
 
 HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
@@ -93,21 +101,44 @@ class Block(nn.Module):
         return x + self.out(F.relu(self.mix(y))), state
 
 
-class BlockStack(nn.Module):
-    """Blocks one after another; the state is one tensor a block."""
+class PhaseBias(nn.Module):
+    """Tell the network where in a cycle of `phases` latent frames it is, by a bias for each; one more for the first.
 
-    def __init__(self, blocks: int, channels: int, hidden: int, delayed: int) -> None:
+        latent frame   0  1  2  3  4  5  6  7  8 ...
+        row            0  1  2  3  4  1  2  3  4 ...      phases = 4
+
+    A causal network of finite memory gives the same ids for the same picture again and again. With a phase it can
+    say something else each time, and the decoder, which looks back over the cycle, adds it up: what stands still
+    gets `phases` times the bits.
+    """
+
+    def __init__(self, phases: int, channels: int) -> None:
         super().__init__()
+        self.phases = phases
+        self.bias = nn.Parameter(torch.zeros(phases + 1, channels))
+
+    def forward(self, x: Tensor, latent: int) -> Tensor:
+        rows = [0 if i == 0 else 1 + (i - 1) % self.phases for i in range(latent, latent + x.shape[1])]
+        return x + self.bias.to(x.dtype)[rows][:, None, None]
+
+
+class BlockStack(nn.Module):
+    """A phase bias, then blocks one after another."""
+
+    def __init__(self, blocks: int, channels: int, hidden: int, delayed: int, phases: int) -> None:
+        super().__init__()
+        self.phase = PhaseBias(phases, channels)
         self.blocks = nn.ModuleList(Block(channels, hidden, delayed) for _ in range(blocks))
 
     def forward(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
-        b, _, h, w, _ = x.shape
-        after = []
+        b, t, h, w, _ = x.shape
+        state = state or State()
+        x, taps = self.phase(x, state.latent), []
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            x, s = block(x, state[i] if state else block.shift.initial_state(b, h, w, x))
-            after.append(s)
-        return x, tuple(after)
+            x, tap = block(x, state.taps[i] if state.taps else block.shift.initial_state(b, h, w, x))
+            taps.append(tap)
+        return x, State(state.latent + t, tuple(taps))
 
 
 class Half(nn.Module):

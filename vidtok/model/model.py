@@ -87,7 +87,7 @@ class Model:
         stream = self.decoder(height or h * space, width or w * space)
         decoded = []
         for clip in clips:
-            stream.reset()
+            stream.restart()
             decoded.append(stream.push(self._check(clip))[: frames or self.geometry.frames(t)])
         return _like(np.stack(decoded) if ids.ndim == 4 else decoded[0], ids)
 

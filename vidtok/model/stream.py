@@ -89,11 +89,13 @@ class _Tiles:
         for rows in cut(grid[0], core, halo):
             for columns in cut(grid[1], core, halo):
                 shapes[rows.end - rows.start, columns.end - columns.start].append((rows, columns))
+        self.states: list[State]
         self.groups = [g[i : i + schedule.batch] for g in shapes.values() for i in range(0, len(g), schedule.batch)]
-        self.states: list[State | None] = [None] * len(self.groups)
+        self.restart()
 
-    def reset(self) -> None:
-        self.states = [None] * len(self.groups)
+    def restart(self, latent: int = 0) -> None:
+        """Forget the past; what comes next is latent frame `latent` of its segment."""
+        self.states = [State(latent)] * len(self.groups)
 
 
 class _Stream:
@@ -152,7 +154,7 @@ class EncodeStream(_Stream):
             self._pending.append(self._pending[-1][-1:].expand(short, -1, -1, -1))
         ids = self._run(held + short)
         self._pending = []
-        self._tiles.reset()
+        self._tiles.restart()
         return ids
 
     def _pad(self, piece: Tensor) -> Tensor:
@@ -216,15 +218,10 @@ class DecodeStream(_Stream):
             frames = frames[self.geometry.time - 1 :]
         return frames
 
-    def reset(self) -> None:
-        """What is pushed afterwards starts a new segment."""
-        self._tiles.reset()
-        self._first = True
-
-    def resume(self) -> None:
-        """What is pushed afterwards starts inside a segment, its past unknown: for look-back before a seek."""
-        self._tiles.reset()
-        self._first = False
+    def restart(self, latent: int = 0) -> None:
+        """What is pushed afterwards begins with latent frame `latent` of a segment, its past unknown."""
+        self._tiles.restart(latent)
+        self._first = latent == 0
 
     def _pass(self, ids: np.ndarray) -> np.ndarray:
         space, frames_per_latent = self.geometry.space, self.geometry.time
