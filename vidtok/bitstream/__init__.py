@@ -1,6 +1,7 @@
 """Token files: packed ids, container, repacking, exchange with .npy.
 
-No torch anywhere; numpy only where ids are touched, so that a header is read quickly.
+No torch anywhere; numpy only where ids are touched, so that a header is read quickly. `describe.describe`
+and `repack.repack` are imported from where they are (a function here would hide the module of its name).
 """
 
 from __future__ import annotations
@@ -8,11 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vidtok.bitstream.describe import describe
     from vidtok.bitstream.exchange import export_ids, import_ids
     from vidtok.bitstream.header import Audio, Colour, TokenHeader
     from vidtok.bitstream.reader import TokenReader
-    from vidtok.bitstream.repack import repack
     from vidtok.bitstream.views import Chunk, ChunkInfo
     from vidtok.bitstream.writer import TokenWriter
 
@@ -24,10 +23,8 @@ HOMES = {
     "TokenHeader": "header",
     "TokenReader": "reader",
     "TokenWriter": "writer",
-    "describe": "describe",
     "export_ids": "exchange",
     "import_ids": "exchange",
-    "repack": "repack",
 }
 
 __all__ = [
@@ -38,10 +35,8 @@ __all__ = [
     "TokenHeader",
     "TokenReader",
     "TokenWriter",
-    "describe",
     "export_ids",
     "import_ids",
-    "repack",
 ]
 
 

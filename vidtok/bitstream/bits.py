@@ -81,11 +81,10 @@ def unpack(data: bytes | memoryview, count: int, bits: int, dtype: npt.DTypeLike
 
 def _unpack_tile(data: bytes | memoryview, bits: int, out: Ids) -> None:
     groups = -(-out.size // 64)
-    padded = bytes(data) + bytes(groups * bits * 8 - len(data))
-    words = np.ascontiguousarray(np.frombuffer(padded, "<u8").reshape(groups, bits).T).astype(
-        np.uint64, copy=False
-    )
-    rows = np.empty((64, groups), out.dtype)
+    whole = out.size == groups * 64
+    padded = data if whole else bytes(data) + bytes(groups * bits * 8 - len(data))
+    words = np.ascontiguousarray(np.frombuffer(padded, "<u8").reshape(groups, bits).T)
+    columns = (out if whole else np.empty(groups * 64, out.dtype)).reshape(groups, 64)
     mask = np.uint64((1 << bits) - 1)
     value, spare = np.empty(groups, np.uint64), np.empty(groups, np.uint64)
     for k in range(64):
@@ -93,9 +92,6 @@ def _unpack_tile(data: bytes | memoryview, bits: int, out: Ids) -> None:
         np.right_shift(words[i], np.uint64(shift), out=value)
         if shift + bits > 64:
             value |= np.left_shift(words[i + 1], np.uint64(64 - shift), out=spare)
-        value &= mask
-        rows[k] = value
-    if out.size == groups * 64:
-        out.reshape(groups, 64)[:] = rows.T
-    else:
-        out[:] = rows.T.reshape(-1)[: out.size]
+        np.bitwise_and(value, mask, out=columns[:, k], casting="unsafe")
+    if not whole:
+        out[:] = columns.reshape(-1)[: out.size]

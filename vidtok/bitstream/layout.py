@@ -30,11 +30,12 @@ class Layout:
 
     def __init__(self, header: TokenHeader) -> None:
         self.header = header
+        self.geometry = header.geometry
 
     @property
     def segment_latents(self) -> int:
         """Latent frames of a whole segment, 0: there is one segment without end."""
-        return self.header.geometry.latents(self.header.segment_frames)
+        return self.geometry.latents(self.header.segment_frames)
 
     @property
     def segment_chunks(self) -> int:
@@ -43,7 +44,7 @@ class Layout:
 
     def place(self, chunk: int) -> Place:
         """Where chunk number `chunk` stands."""
-        head, geometry = self.header, self.header.geometry
+        head, geometry = self.header, self.geometry
         segment, inside = divmod(chunk, self.segment_chunks) if head.segment_frames else (0, chunk)
         first = inside * head.chunk_latents
         latents, end = head.chunk_latents, geometry.frames(first + head.chunk_latents)
@@ -81,7 +82,7 @@ class Layout:
         """Whether `frames` frames make exactly `latents` latent frames."""
         if not self.header.has_frames:
             return frames == 0
-        return self.header.geometry.total_latents(frames, self.header.segment_frames) == latents
+        return self.geometry.total_latents(frames, self.header.segment_frames) == latents
 
     def chunk_fits(self, chunk: int, latents: int, frames: int) -> bool:
         """Whether a chunk of that number may hold so many latents and frames (a last one may hold fewer)."""

@@ -1,0 +1,103 @@
+"""Small token files for tests: headers and ids made up, nothing read from anywhere."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from vidtok.bitstream.header import Audio, Colour, TokenHeader
+from vidtok.bitstream.writer import TokenWriter
+
+BASE: dict[str, Any] = {
+    "grid_height": 2,
+    "grid_width": 3,
+    "vocabulary": 1000,
+    "digits": (8, 5, 5, 5),
+    "model_name": "vidtok-1",
+    "model_id": "0123456789abcdef" * 4,
+    "time_stride": 4,
+    "space_stride": 8,
+    "width": 21,
+    "height": 16,
+    "chunk_latents": 2,
+    "look_back": 3,
+    "device": "cpu",
+    "precision": "fp32",
+    "time_base": Fraction(1, 90000),
+    "frame_step": 3003,
+    "fps": Fraction(30000, 1001),
+}
+
+
+def make_header(**changes: Any) -> TokenHeader:
+    """A header of a small grid with everything usual in it."""
+    return TokenHeader(**(BASE | changes))
+
+
+def make_ids(header: TokenHeader, latents: int, seed: int = 0) -> np.ndarray:
+    """Random ids that fit the header."""
+    rng = np.random.default_rng(seed)
+    parts = [
+        rng.integers(0, v, (latents, header.grid_height, header.grid_width)) for v in header.vocabularies
+    ]
+    return np.stack(parts, -1) if header.codebooks else parts[0]
+
+
+def make_pts(header: TokenHeader, frames: int, start: int = 7) -> list[int]:
+    """Timestamps at the header's frame step, or uneven ones where it has none."""
+    if header.frame_step:
+        return [start + i * header.frame_step for i in range(frames)]
+    return [start + i * 40 + (i * i) % 7 for i in range(frames)]
+
+
+def make_file(
+    header: TokenHeader, frames: int, *, seed: int = 0, audio: bytes = b"", latents: int = 0, **finish: Any
+) -> bytes:
+    """A whole token file as bytes. `latents` only where the header has no frames."""
+    count = header.geometry.total_latents(frames, header.segment_frames) if header.has_frames else latents
+    out = io.BytesIO()
+    with TokenWriter(out, header) as sink:
+        sink.write(make_ids(header, count, seed), make_pts(header, frames) if header.has_frames else ())
+        if audio:
+            sink.write_audio(audio)
+        sink.finish(**finish)
+    return out.getvalue()
+
+
+class Pipe(io.RawIOBase):
+    """Bytes that can only be read from front to back, a few at a time."""
+
+    def __init__(self, data: bytes, piece: int = 100) -> None:
+        self.inner, self.piece = io.BytesIO(data), piece
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        return self.inner.read(self.piece if size < 0 else min(size, self.piece))
+
+
+def golden_files() -> dict[str, bytes]:
+    """The files of tests/golden by name."""
+    full = make_header(
+        source_width=1280, source_height=720, rotation=90, mirrored=True, sample_aspect=(4, 3),
+        colour=Colour(1, 1, 1, 1, True), source_format="yuv420p10le", bit_depth=10, alpha_composited=True,
+        audio=Audio("nut", "aac 48000 Hz stereo"),
+    )  # fmt: skip
+    stages = make_header(codebooks=3, vocabulary=(16, 1000, 70000), digits=(), quality=3)
+    return {
+        "constant.vtok": make_file(make_header(), 19),
+        "everything.vtok": make_file(full, 9, audio=bytes(range(50)), damaged_source=True, last_duration=5),
+        "variable.vtok": make_file(make_header(frame_step=0, fps=None, time_base=Fraction(1, 1000)), 30),
+        "segments.vtok": make_file(make_header(segment_frames=10), 25),
+        "stages.vtok": make_file(stages, 14),
+        "imported.vtok": make_file(
+            TokenHeader(grid_height=2, grid_width=2, vocabulary=1 << 18, chunk_latents=4), 0, latents=10
+        ),
+        "wide.vtok": make_file(make_header(vocabulary=1 << 36, digits=()), 6),
+        "one_word.vtok": make_file(make_header(vocabulary=1, digits=()), 6),
+        "empty.vtok": make_file(make_header(), 0),
+    }
