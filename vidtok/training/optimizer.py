@@ -27,13 +27,22 @@ class OptimizerConfig:
 
 @torch.no_grad()
 def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
-    """The orthogonal factor of an (m, n) matrix, approximately: singular values end between 0.7 and 1.2."""
+    """The orthogonal factor of an (m, n) matrix, approximately: singular values end between 0.7 and 1.2.
+
+    Each step multiplies by q(G) = a + b G + c G^2, where G is the Gram matrix of the result so far. All these
+    commute, so the product is gathered on the small side and applied once, at a third of the arithmetic.
+    """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = x / (x.norm() + 1e-7)
+    gram = x @ x.T
+    product = torch.eye(len(gram), dtype=x.dtype, device=x.device)
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(a * x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x)
+        q = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        q.diagonal().add_(a)
+        product = q @ product
+        gram = q @ gram @ q
+    x = product @ x
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
