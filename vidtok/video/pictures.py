@@ -96,7 +96,11 @@ class NpyFile:
     def __init__(self, path: Path, *, width: int, height: int, force: bool) -> None:
         self.path, self._shape, self._count = path, (height, width, 3), 0
         self._target = BesideFile(path, force)
-        self._write(self._header())
+        try:
+            self._write(self._header())
+        except OutputError:
+            self.discard()
+            raise
 
     def _header(self) -> bytes:
         text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(self._count, *self._shape)}, }}"

@@ -160,7 +160,7 @@ class VideoReader:
         rate = self._nominal_rate()
         self._step = 1 / (rate or ASSUMED_RATE) / self._base
         start = first.pts if first.pts is not None else self._scan_start()
-        self._repair: Repair[Decoded] = Repair(self._step, start, self._note)
+        self._repair: Repair[Decoded] = Repair(self._step, start, self._note, self._last_shown)
         self._resampler: Resampler[Decoded] | None = Resampler(self._fps, self._base) if self._fps else None
         tags = colour_tags(first, self._stream.codec_context.name)
         self.info = VideoInfo(
@@ -177,6 +177,14 @@ class VideoReader:
         )
         self._to_rgb = ToRgb(tags, *self._orientation.size(width, height))
         self._note_oddities(first)
+
+    def _last_shown(self, pts: int) -> int | None:
+        """In MP4 a packet's duration is that of decoding order; the last frame lasts until the track ends."""
+        seen, stream = self._decoder, self._stream
+        whole = seen.packets == stream.frames and not seen.discarded and not seen.errors
+        if not whole or not stream.duration or "mov" not in self._container.format.name:
+            return None
+        return max(0, self.info.first_pts + stream.duration - pts)
 
     def _nominal_rate(self) -> Fraction | None:
         for rate in (self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate):

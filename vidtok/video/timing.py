@@ -29,27 +29,31 @@ class Repair(Generic[Item]):
     """Feeds on (item, pts or None, duration or 0) in display order; gives items with growing pts.
 
     `step`: ticks between frames as far as the header tells (may be fractional), > 0. `start`: pts of the
-    first frame if it has none. One item is held back, so that a swapped pair can be put right.
+    first frame if it has none. `last_duration`: asked with the last pts how long that frame is shown. Two items are held back, so that a swapped pair can be put right.
     """
 
-    def __init__(self, step: Fraction, start: int, note: Note) -> None:
-        self._step, self._note = step, note
+    def __init__(self, step: Fraction, start: int, note: Note,
+                 last_duration: Callable[[int], int | None] | None = None) -> None:
+        self._step, self._note, self._last_duration = step, note, last_duration
         self._anchor, self._missing = start, 0  # the run of missing pts counts from the last known one
         self._offset, self._old_offset = 0, 0
-        self._held: Timed[Item] | None = None
-        self._last: int | None = None
+        self._held: Timed[Item] | None = None  # the newest one, whose pts may still be put right
+        self._before: Timed[Item] | None = None  # the one before it, whose duration waits for that
 
     def run(self, items: Iterable[tuple[Item, int | None, int]]) -> Iterator[Timed[Item]]:
         """Strictly growing pts; each duration reaches to the next pts, the last one's is its own or a step."""
         for item, pts, duration in items:
             timed = Timed(item, self._place(pts), duration)
-            if self._held is not None:
-                self._held.duration = timed.pts - self._held.pts
-                self._last = self._held.pts
-                yield self._held
-            self._held = timed
+            if self._before is not None and self._held is not None:
+                self._before.duration = self._held.pts - self._before.pts
+                yield self._before
+            self._before, self._held = self._held, timed
+        if self._before is not None and self._held is not None:
+            self._before.duration = self._held.pts - self._before.pts
+            yield self._before
         if self._held is not None:
-            self._held.duration = self._held.duration or max(1, round(self._step))
+            known = self._last_duration(self._held.pts) if self._last_duration else None
+            self._held.duration = known or self._held.duration or max(1, round(self._step))
             yield self._held
 
     def _place(self, pts: int | None) -> int:
@@ -76,7 +80,7 @@ class Repair(Generic[Item]):
     def _judge_jump(self, pts: int, placed: int) -> int:
         """One timestamp jumped back. If this one goes on from before the jump, that was an outlier;
         otherwise the clock started anew, and the offset stays."""
-        before, held = self._last, self._held
+        before, held = self._before.pts if self._before else None, self._held
         without = pts + self._old_offset
         if held is None or before is None or without <= before + 1:
             self._old_offset = self._offset
@@ -88,12 +92,11 @@ class Repair(Generic[Item]):
 
     def _repair(self, pts: int, placed: int, newest: int) -> int:
         assert self._held is not None
+        before = self._before.pts if self._before else None
         self._note("timestamps are not in order; repaired, the order of the pictures is kept")
-        if placed < newest and (self._last is None or placed > self._last) and newest - placed < 4 * self._step:
+        if placed < newest and (before is None or placed > before) and newest - placed < 4 * self._step:
             self._held.pts = placed
             return newest
-        if newest - placed <= 2 * self._step:
-            return newest + max(1, round(self._step / 2))
         self._old_offset = self._offset
         self._offset = newest + max(1, round(self._step)) - pts
         return pts + self._offset
