@@ -1,7 +1,8 @@
 """How fast this machine encodes and decodes, next to how fast it convolves.
 
-Runs of all models alternate, each beside a run of the machine's own convolution, so that noise hits them alike;
-medians are reported, and shares are medians of the ratios within runs. FLOPs count a multiplication and an addition as two. Peak memory is that of a fresh process.
+Runs of all models alternate, each beside a run of the machine's own convolution, so that noise hits them
+alike; medians are reported, and shares are medians of the ratios within runs. FLOPs count a multiplication and
+an addition as two. Peak memory is that of a fresh process.
 """
 
 from __future__ import annotations
