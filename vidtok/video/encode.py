@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import av
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
@@ -38,6 +38,8 @@ class EncodedFile:
         self._reformatter = VideoReformatter()
         self._shift: int | None = None
         self._durations: dict[int, int] = {}  # of frames inside the encoder; x264 does not pass them on
+        self._held: Any = None  # the newest packet: the last one's duration is known at the end
+        self._span, self._first_dts = (2**62, -(2**62)), cast("int | None", None)
         self._feed: AudioFeed | None = None
         self._target = BesideFile(path, force)
         try:
@@ -94,12 +96,28 @@ class EncodedFile:
         try:
             for packet in packets:
                 packet.duration = self._durations.pop(packet.pts)
-                if self._feed:
-                    seconds = packet.dts * packet.time_base + AUDIO_AHEAD
-                    self._mux_audio(seconds)
-                self._container.mux(packet)
+                self._span = min(self._span[0], packet.pts), max(self._span[1], packet.pts + packet.duration)
+                self._first_dts = packet.dts if self._first_dts is None else self._first_dts
+                self._mux_held()
+                self._held = packet
         except (av.FFmpegError, OSError, ValueError) as error:
             raise self._wrong(error) from error
+
+    def _mux_held(self) -> None:
+        """Muxes the packet before the newest, after the sound that belongs before it."""
+        if self._held is None:
+            return
+        if self._feed:
+            self._mux_audio(self._held.dts * self._held.time_base + AUDIO_AHEAD)
+        self._container.mux(self._held)
+        self._held = None
+
+    def _mux_last(self) -> None:
+        """The last packet in decoding order tells MP4 when the track ends."""
+        if self._held is not None and self._first_dts is not None:
+            rest = self._span[1] - self._span[0] - (self._held.dts - self._first_dts)
+            self._held.duration = max(1, rest)
+            self._mux_held()
 
     def _mux_audio(self, seconds: Fraction | None) -> None:
         assert self._feed is not None
@@ -118,6 +136,7 @@ class EncodedFile:
         """Flushes encoder and muxer and puts the file in place."""
         try:
             self._mux(self._stream.encode(None))
+            self._mux_last()
             if self._feed:
                 self._mux_audio(None)
                 self._feed.close()

@@ -184,7 +184,9 @@ class VideoReader:
         whole = seen.packets == stream.frames and not seen.discarded and not seen.errors
         if not whole or not stream.duration or "mov" not in self._container.format.name:
             return None
-        return max(0, self.info.first_pts + stream.duration - pts)
+        rest = self.info.first_pts + stream.duration - pts
+        # a few ticks beside the usual duration are rounding somewhere
+        return rest if rest > 0 and abs(rest - self._step) > self._step / 20 else None
 
     def _nominal_rate(self) -> Fraction | None:
         for rate in (self._stream.average_rate, self._stream.guessed_rate, self._stream.base_rate):
