@@ -52,8 +52,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthesise(tmp_path_factory.mktemp("clip") / "clip.mp4")
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def save_model(path: Path, seed: int) -> Path:
     """A model file with few channels and random weights: everything but the picture is as with a real one."""
     import torch
 
@@ -61,14 +60,28 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vidtok.model.quantizer import QuantizerConfig
     from vidtok.model.tokenizer import ModelConfig, Tokenizer
 
-    state = torch.random.get_rng_state()
-    torch.manual_seed(0)
     backbone = {"width": 16, "hidden": 16, "delayed": 4, "encoder_blocks": 1, "decoder_blocks": 2}
     config = ModelConfig(backbone=backbone, quantizer=QuantizerConfig(levels=(8, 5, 5)))
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_tokenizer(path, Tokenizer(config).eval(), name="tiny", description="random weights")
-    torch.random.set_rng_state(state)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = Tokenizer(config).eval()
+        for name, parameter in tokenizer.named_parameters():
+            if name.endswith(("out.weight", "phase.bias")):  # these start at zero, and would hide what they do
+                torch.nn.init.normal_(parameter, std=0.3)
+        save_tokenizer(path, tokenizer, name=path.stem, description="random weights")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained model called `tiny`."""
+    return save_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", seed=0)
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, called `other`: the same shape, other weights."""
+    return save_model(tmp_path_factory.mktemp("model") / "other.safetensors", seed=1)
 
 
 @pytest.fixture

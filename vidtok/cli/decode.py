@@ -87,6 +87,7 @@ def decode_command(
     folder_run = jobs.FolderRun(
         console=console,
         complete=is_complete,
+        exists=output_exists,
         describe=describe,
         prepare=functools.partial(load_model, options["model"], options, workers),
         workers=workers,
@@ -159,9 +160,20 @@ def describe(row: dict[str, Any]) -> str:
     )
 
 
+def output_exists(job: Job) -> bool:
+    """Whether the target is there, or the first picture of its sequence."""
+    return job.target.exists() or (job.target.suffix == ".png" and _picture(job.target, 1).exists())
+
+
 def is_complete(job: Job) -> bool:
-    """Outputs are renamed into place when they are whole, so what is there is complete."""
-    return True
+    """Outputs are renamed into place when they are whole; of a sequence the last picture must be there."""
+    return job.target.exists() or _picture(job.target, estimate_frames(job.source)["frames"]).exists()
+
+
+def _picture(target: Path, number: int) -> Path:
+    if "%" in target.name:
+        return target.with_name(target.name % number)
+    return target.with_name(f"{target.stem}_{number:05d}{target.suffix}")
 
 
 def estimate_frames(source: Path) -> dict[str, Any]:

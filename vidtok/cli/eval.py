@@ -94,7 +94,12 @@ def eval_command(
     finally:
         close()
     if not console.json:
-        columns = list(FIRST) + [name for name in choice.metrics if name != "tokens"] + list(LAST)
+        hidden = () if len(models) > 1 else ("model",)
+        columns = (
+            [name for name in FIRST if name not in hidden]
+            + [name for name in choice.metrics if name != "tokens"]
+            + list(LAST)
+        )
         named = [row | ({"path": "mean"} if row.get("summary") else {}) for row in console.rows]
         print(table([row for row in named if "error" not in row], columns))
         print("\n".join(f"{name}: {words}" for name, words in dialects.items()))

@@ -27,6 +27,7 @@ class FolderRun:
     complete: Callable[[Job], bool]
     describe: Callable[[dict[str, Any]], str]
     prepare: Callable[[], object] = lambda: None
+    exists: Callable[[Job], bool] = lambda job: job.target.exists()
     workers: int = 1
     force: bool = False
     resume: bool = False
@@ -54,7 +55,7 @@ class FolderRun:
         todo: list[Job] = []
         broken: list[Job] = []
         for job in plan.jobs:
-            if not job.target.exists() or self.force:
+            if self.force or not self.exists(job):
                 todo.append(job)
             elif not self.resume:
                 self._fail(str(job.source), str(job.target), f"{job.target} exists already; --force overwrites it")

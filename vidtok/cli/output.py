@@ -106,7 +106,7 @@ class Console:
         """A warning about the input `name`; the same text about more inputs is only counted."""
         self._warned[text] += 1
         if self._warned[text] == 1:
-            named = not name or Path(name).name in text
+            named = not name or escape(Path(name).name) in escape(text)
             self.say(f"Warning: {text}" if named else f"Warning: {name}: {text}")
 
     def error(self, text: str) -> None:
