@@ -50,9 +50,7 @@ def rates(count: int, repeats: int, *calls: Callable[[], object]) -> list[float]
 
 def main() -> None:
     """One line per width."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ids", type=int, default=2_000_000)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

@@ -38,17 +38,13 @@ def test_every_width_comes_back(bits: int) -> None:
         assert np.array_equal(unpack(memoryview(data), count, bits), ids)
 
 
-@pytest.mark.parametrize(
-    ("bits", "kind"), [(1, "u2"), (13, "u2"), (16, "u2"), (18, "u4"), (32, "u4"), (36, "u8")]
-)
+@pytest.mark.parametrize(("bits", "kind"), [(1, "u2"), (13, "u2"), (16, "u2"), (18, "u4"), (32, "u4"), (36, "u8")])
 def test_longer_than_a_tile(bits: int, kind: str) -> None:
     ids = np.random.default_rng(1).integers(0, 1 << bits, 64 * 4096 + 777, dtype=kind)
     data = pack(ids, bits)
     assert np.array_equal(unpack(data, ids.size, bits, kind), ids)
     matrix = (ids[-999:, None].astype(np.uint64) >> np.arange(bits, dtype=np.uint64)) & np.uint64(1)
-    tail = np.unpackbits(np.frombuffer(data, np.uint8), count=ids.size * bits, bitorder="little")[
-        -999 * bits :
-    ]
+    tail = np.unpackbits(np.frombuffer(data, np.uint8), count=ids.size * bits, bitorder="little")[-999 * bits :]
     assert np.array_equal(tail.reshape(999, bits), matrix)
 
 

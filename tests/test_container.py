@@ -76,15 +76,13 @@ def test_what_goes_in_comes_out(
         a, b = sorted(data.draw(st.tuples(st.integers(0, latents), st.integers(0, latents))))
         assert np.array_equal(reader.ids[a:b], ids[a:b])
     chunks = list(TokenReader(Pipe(whole)).iter_chunks())
-    assert sum((list(chunk.pts or ()) for chunk in chunks), []) == pts
+    assert [now for chunk in chunks for now in chunk.pts or ()] == pts
     assert all(np.array_equal(c.ids, ids[c.info.first_latent :][: c.info.latents]) for c in chunks)
 
 
 def frame_end(header: TokenHeader, latents: int, frames: int) -> int:
     """Frames held by the first `latents` latent frames."""
-    return (
-        min(header.geometry.span_of_latent(latents - 1, header.segment_frames)[1], frames) if latents else 0
-    )
+    return min(header.geometry.span_of_latent(latents - 1, header.segment_frames)[1], frames) if latents else 0
 
 
 def test_frames_find_their_ids() -> None:
@@ -187,9 +185,7 @@ def test_overhead_of_a_short_clip() -> None:
         colour=Colour(1, 1, 1, 1), sample_aspect=(1, 1),
     )  # fmt: skip
     assert len(make_file(header, 49)) - 13 * 32 * 32 * 2 < 320
-    uneven = replace(
-        header, frame_step=0, fps=None, chunk_latents=1, audio=Audio("nut", "aac, 48000 Hz, stereo")
-    )
+    uneven = replace(header, frame_step=0, fps=None, chunk_latents=1, audio=Audio("nut", "aac, 48000 Hz, stereo"))
     assert len(make_file(uneven, 49)) - 13 * 32 * 32 * 2 < 900
 
 
@@ -214,28 +210,10 @@ def test_audio_stays_beside() -> None:
 
 
 INFO_KEYS = [
-    "model",
-    "model_id",
-    "frames",
-    "width",
-    "height",
-    "fps",
-    "duration",
-    "grid",
-    "codebooks",
-    "vocabulary",
-    "quality",
-    "entropy",
-    "segments",
-    "chunks",
-    "file_bytes",
-    "audio_bytes",
-    "bpp",
-    "raw_bpp",
-    "precision",
-    "device",
+    "model", "model_id", "frames", "width", "height", "fps", "duration", "grid", "codebooks", "vocabulary", "quality",
+    "entropy", "segments", "chunks", "file_bytes", "audio_bytes", "bpp", "raw_bpp", "precision", "device",
     "damaged_source",
-]
+]  # fmt: skip
 
 
 def test_describe() -> None:

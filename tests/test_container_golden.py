@@ -32,9 +32,7 @@ def test_golden(name: str) -> None:
     with TokenReader(GOLDEN / name) as reader:
         assert sha256(np.asarray(reader.ids).astype("<u8").tobytes()) == DIGESTS[name]["ids"]
         assert reader.verify(deep=True) == []
-    assert golden_files()[name] == data, (
-        "the format has changed: say so in CHANGELOG.md, run scripts/make_golden.py"
-    )
+    assert golden_files()[name] == data, "the format has changed: say so in CHANGELOG.md, run scripts/make_golden.py"
 
 
 def test_all_golden_files_have_digests() -> None:
@@ -56,9 +54,7 @@ def test_independent_reader(name: str) -> None:
 
 def test_independent_reader_shares_no_code() -> None:
     path = ROOT / "tests" / "independent_reader.py"
-    assert (
-        "vidtok." not in path.read_text().split('"""')[2] and "numpy" not in path.read_text().split('"""')[2]
-    )
+    assert "vidtok." not in path.read_text().split('"""')[2] and "numpy" not in path.read_text().split('"""')[2]
     command = [sys.executable, "-I", str(path), str(GOLDEN / "constant.vtok")]
     assert "latents 6" in subprocess.run(command, check=True, capture_output=True, text=True).stdout
 

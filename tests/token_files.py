@@ -40,9 +40,7 @@ def make_header(**changes: Any) -> TokenHeader:
 def make_ids(header: TokenHeader, latents: int, seed: int = 0) -> np.ndarray:
     """Random ids that fit the header."""
     rng = np.random.default_rng(seed)
-    parts = [
-        rng.integers(0, v, (latents, header.grid_height, header.grid_width)) for v in header.vocabularies
-    ]
+    parts = [rng.integers(0, v, (latents, header.grid_height, header.grid_width)) for v in header.vocabularies]
     return np.stack(parts, -1) if header.codebooks else parts[0]
 
 

@@ -20,9 +20,7 @@ from vidtok.errors import DamagedError, FormatError
 def check_ids(ids: np.ndarray, vocabulary: int) -> None:
     """Raise unless all ids are in [0, vocabulary)."""
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < vocabulary:
-        raise FormatError(
-            f"ids {int(ids.min())} to {int(ids.max())} are outside a vocabulary of {vocabulary}"
-        )
+        raise FormatError(f"ids {int(ids.min())} to {int(ids.max())} are outside a vocabulary of {vocabulary}")
 
 
 def encode_stages(ids: np.ndarray, header: TokenHeader) -> tuple[tuple[Stage, ...], list[bytes]]:
@@ -42,9 +40,7 @@ def decode_stages(payloads: Sequence[bytes | memoryview], head: ChunkHead, heade
     """ids (n, h, w[, K]) of a chunk, uint16, 32 or 64; DamagedError if they are not those written."""
     shape = header.grid_shape(head.latents)
     ids = np.empty(shape, f"u{header.id_bytes}") if header.codebooks else None
-    for k, (payload, stage, vocabulary) in enumerate(
-        zip(payloads, head.stages, header.vocabularies, strict=True)
-    ):
+    for k, (payload, stage, vocabulary) in enumerate(zip(payloads, head.stages, header.vocabularies, strict=True)):
         part = _decode_stage(payload, stage, head, header, vocabulary)
         if ids is None:
             return part
@@ -66,9 +62,7 @@ def _decode_stage(
     except FormatError as error:
         raise DamagedError(str(error), [head.number]) from None
     if zlib.crc32(part.data) != stage.ids_crc:
-        raise DamagedError(
-            "its ids are not those that were written: the checksum does not fit", [head.number]
-        )
+        raise DamagedError("its ids are not those that were written: the checksum does not fit", [head.number])
     return part.reshape(shape)
 
 

@@ -77,9 +77,7 @@ class TokenHeader:
 
     def __post_init__(self) -> None:
         if isinstance(self.sample_aspect, Fraction):
-            object.__setattr__(
-                self, "sample_aspect", (self.sample_aspect.numerator, self.sample_aspect.denominator)
-            )
+            object.__setattr__(self, "sample_aspect", (self.sample_aspect.numerator, self.sample_aspect.denominator))
         _check(self)
 
     @property
@@ -152,17 +150,13 @@ def _check(header: TokenHeader) -> None:
 def _check_ids(header: TokenHeader) -> None:
     known = header.vocabularies
     if len(known) != header.stages:
-        raise FormatError(
-            f"{len(known)} vocabularies for {header.stages} codebooks; give one, or one for each"
-        )
+        raise FormatError(f"{len(known)} vocabularies for {header.stages} codebooks; give one, or one for each")
     for vocabulary in known:
         _within("vocabulary", vocabulary, 1, MAX_VOCABULARY)
     groups = digit_groups(header)
     if groups and len(groups) not in (1, header.stages):
         raise FormatError(f"digits of {len(groups)} codebooks for {header.stages}; give one, or one for each")
-    for vocabulary, levels in zip(
-        known, groups * header.stages if len(groups) == 1 else groups, strict=False
-    ):
+    for vocabulary, levels in zip(known, groups * header.stages if len(groups) == 1 else groups, strict=False):
         product = 1
         for level in levels:
             _within("digit level", level, 1, MAX_VOCABULARY)
@@ -200,9 +194,7 @@ def _check_names(header: TokenHeader) -> None:
     if (header.width is None) != (header.height is None):
         raise FormatError(f"width {header.width} and height {header.height}: give both or neither")
     if (header.source_width is None) != (header.source_height is None):
-        raise FormatError(
-            f"source width {header.source_width} and height {header.source_height}: both or neither"
-        )
+        raise FormatError(f"source width {header.source_width} and height {header.source_height}: both or neither")
     if header.colour and any(not 0 <= value <= 255 for value in header.colour):
         raise FormatError(f"colour code points are 0 to 255, got {tuple(header.colour)}")
 

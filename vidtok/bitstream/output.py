@@ -53,9 +53,7 @@ class OutputFile:
             raise OutputExistsError(f"{self.path} exists already; --force overwrites it")
         remove_stale(self.target)
         self.temporary = temporary_path(self.target)
-        descriptor = os.open(
-            self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
-        )
+        descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         self.file = open(descriptor, "wb")  # noqa: SIM115
         if fcntl is not None:
             with contextlib.suppress(OSError):

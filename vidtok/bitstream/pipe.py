@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from vidtok.bitstream.records import AUDIO, CHUNK, TRAILER, ChunkHead, check_sizes, parse_audio, parse_chunk
+from vidtok.bitstream.records import AUDIO, CHUNK, TRAILER, check_sizes, parse_audio, parse_chunk
 from vidtok.bitstream.source import Front, read_front
-from vidtok.bitstream.trailer import FOOTER_BYTES, Index, check_positions, parse_footer, parse_trailer
-from vidtok.errors import DamagedError, FormatError, TruncatedError
+from vidtok.bitstream.trailer import FOOTER_BYTES, Index, Summary, check_positions, parse_footer, parse_trailer
+from vidtok.errors import DamagedError, FormatError, TruncatedError, UnsupportedError
 
 if TYPE_CHECKING:
     from vidtok.bitstream.reader import TokenReader
@@ -19,41 +19,43 @@ OnAudio = Callable[[bytes], None] | None
 
 
 def iter_pipe(reader: TokenReader, skip_damaged: bool, on_audio: OnAudio) -> Iterator[Chunk]:
-    """The chunks of a pipe; at the end they are compared with the trailer."""
-    seen = Index()
-    while True:
-        front = _next_front(reader, len(seen))
-        if front.kind == TRAILER:
-            _finish(reader, front, seen)
-            return
-        if front.kind == CHUNK:
-            head = parse_chunk(front.head, reader.header, reader.layout)
-            if head.number != len(seen):
-                raise DamagedError(
-                    f"chunk {head.number} follows where chunk {len(seen)} was due", [len(seen)]
-                )
-            seen.add(front.start, front.record_bytes, front.crc)
-            yield _read_chunk(reader, front, head, skip_damaged)
-        elif front.kind == AUDIO:
-            _hear(reader, front, on_audio, skip_damaged)
-        else:
-            reader.source.skip(front.payload_bytes)
+    """The chunks of a pipe; at the end they are compared with the trailer.
 
-
-def _next_front(reader: TokenReader, number: int) -> Front:
+    A pipe cannot be searched: where it is cut off or a head is damaged the chunks end, with an error, or
+    with a line in `reader.problems` if damage is skipped.
+    """
+    seen, latents, frames = Index(), 0, 0
     try:
-        return read_front(reader.source, reader.seed)
-    except TruncatedError:
-        raise TruncatedError(
-            f"the stream is cut off: it ends after {number} whole chunks, without a trailer"
-        ) from None
+        while (front := read_front(reader.source, reader.seed)).kind != TRAILER:
+            if front.kind == CHUNK:
+                chunk = _read_chunk(reader, front, len(seen), skip_damaged)
+                seen.add(front.start, front.record_bytes, front.crc)
+                latents, frames = latents + chunk.info.latents, frames + chunk.info.frames
+                yield chunk
+            elif front.kind == AUDIO:
+                _hear(reader, front, on_audio, skip_damaged)
+            else:
+                reader.source.skip(front.payload_bytes)
+        _finish(reader, front, seen)
+    except UnsupportedError:
+        raise
+    except FormatError as error:
+        if isinstance(error, TruncatedError):
+            error = TruncatedError(f"the stream is cut off after {len(seen)} whole chunks: {error}")
+        if not skip_damaged:
+            raise error from None
+        reader.problems.append(str(error))
+        reader.finish_pipe(Summary(latents=latents, frames=frames, audio_bytes=0), seen)
 
 
-def _read_chunk(reader: TokenReader, front: Front, head: ChunkHead, skip_damaged: bool) -> Chunk:
+def _read_chunk(reader: TokenReader, front: Front, due: int, skip_damaged: bool) -> Chunk:
     from vidtok.bitstream.coding import decode_stages
     from vidtok.bitstream.views import Chunk, ChunkInfo
 
-    place = reader.layout.place(head.number)
+    head = parse_chunk(front.head, reader.header, reader.layout)
+    if head.number != due:
+        raise DamagedError(f"chunk {head.number} follows where chunk {due} was due", [due])
+    place = reader.layout.place(due)
     info = ChunkInfo(
         number=head.number,
         segment=place.segment,
@@ -97,9 +99,7 @@ def _finish(reader: TokenReader, front: Front, seen: Index) -> None:
     check_positions(summary, index, reader.header_end, front.start)
     if len(index) != len(seen):
         raise DamagedError(f"the trailer knows {len(index)} chunks, {len(seen)} came")
-    wrong = [
-        i for i in range(len(seen)) if (seen.starts[i], seen.crcs[i]) != (index.starts[i], index.crcs[i])
-    ]
+    wrong = [i for i in range(len(seen)) if (seen.starts[i], seen.crcs[i]) != (index.starts[i], index.crcs[i])]
     if wrong:
         raise DamagedError(f"the trailer knows other chunks {', '.join(map(str, wrong[:9]))}", wrong)
     if parse_footer(reader.source.read(FOOTER_BYTES)) != front.record_bytes:

@@ -167,9 +167,7 @@ def check_chunk_size(head: ChunkHead, header: TokenHeader) -> None:
     """Raise if a chunk holds more ids than its bytes can account for (ids of vocabulary 1 cost nothing)."""
     ids = head.latents * header.grid_height * header.grid_width * header.stages
     if ids > FREE_IDS + 8 * head.payload_bytes:
-        raise FormatError(
-            f"chunk {head.number} has {ids} ids in {head.payload_bytes} bytes; make chunks shorter"
-        )
+        raise FormatError(f"chunk {head.number} has {ids} ids in {head.payload_bytes} bytes; make chunks shorter")
 
 
 def check_sizes(head: ChunkHead, header: TokenHeader) -> None:

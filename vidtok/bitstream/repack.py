@@ -52,9 +52,7 @@ def repacked_header(header: TokenHeader, entropy: str, quality: int | None) -> T
     if header.quality is None:
         raise UsageError(f"quality {quality}: the model of this file has one rate only; leave --quality out")
     if not 1 <= quality <= header.quality or header.quality != header.codebooks:
-        raise UsageError(
-            f"quality {quality}: this file holds qualities 1 to {header.quality}; encode anew for more"
-        )
+        raise UsageError(f"quality {quality}: this file holds qualities 1 to {header.quality}; encode anew for more")
     shared = isinstance(header.vocabulary, int)
     vocabulary = header.vocabulary if shared else header.vocabularies[:quality]
     own_digits = len(header.digits) == header.stages and isinstance(header.digits[0], tuple)

@@ -55,9 +55,7 @@ def _write_layout(header: TokenHeader) -> bytes:
 def _read_layout(cursor: Cursor) -> Fields:
     kind = cursor.varint()
     if kind != CAUSAL:
-        raise UnsupportedError(
-            f"frames are laid out by rule {kind}; this version knows rule {CAUSAL} (causal) only"
-        )
+        raise UnsupportedError(f"frames are laid out by rule {kind}; this version knows rule {CAUSAL} (causal) only")
     names = ("time_stride", "space_stride", "chunk_latents", "segment_frames", "look_back")
     return {name: cursor.varint() for name in names}
 
@@ -231,9 +229,7 @@ def header_bytes(preamble: bytes) -> int:
     if len(preamble) < PREAMBLE_BYTES:
         raise TruncatedError(f"the file ends after {len(preamble)} bytes, inside its header")
     if preamble[len(MAGIC)] != VERSION:
-        raise UnsupportedError(
-            f"token file version {preamble[len(MAGIC)]}; this vidtok reads version {VERSION}"
-        )
+        raise UnsupportedError(f"token file version {preamble[len(MAGIC)]}; this vidtok reads version {VERSION}")
     length = int.from_bytes(preamble[-4:], "little")
     if length > MAX_HEADER_BYTES:
         raise FormatError(f"the header says it has {length} bytes; at most {MAX_HEADER_BYTES} are allowed")
@@ -272,9 +268,7 @@ def _split(cursor: Cursor) -> list[tuple[int, bytes]]:
                 raise FormatError(f"header section {SECTIONS[number][1]!r} has the wrong critical mark")
             found.append((number, data))
         elif critical:
-            raise UnsupportedError(
-                f"header section {number} is unknown and needed; a newer vidtok may read it"
-            )
+            raise UnsupportedError(f"header section {number} is unknown and needed; a newer vidtok may read it")
     for number in REQUIRED:
         if all(number != have for have, _ in found):
             raise FormatError(f"header section {SECTIONS[number][1]!r} is missing")

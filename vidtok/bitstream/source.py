@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zlib
 from typing import BinaryIO, NamedTuple
 
 from vidtok.bitstream.header import TokenHeader
-from vidtok.bitstream.records import FRONT_BYTES, MARK, MIN_RECORD_BYTES, check_kind, front_lengths
+from vidtok.bitstream.records import FRONT_BYTES, KNOWN, MARK, MIN_RECORD_BYTES, check_kind, front_lengths
 from vidtok.bitstream.sections import PREAMBLE_BYTES, header_bytes, parse_header
 from vidtok.bitstream.wire import Cursor
 from vidtok.errors import DamagedError, FormatError, SourceError, TruncatedError, UnsupportedError
 
 PIECE = 1 << 20
+KNOWN_START = re.compile(bytes([MARK]) + b"[" + b"".join(KNOWN) + b"]")
+TRY_COST = 256  # bytes of checksum that one attempt to read a record costs, at least
 
 
 class Source:
@@ -69,18 +72,14 @@ class Source:
             raise TruncatedError(f"the file ends after {self.size} bytes; {self.position + count} are needed")
         data = self.some(count)
         if len(data) < count:
-            raise TruncatedError(
-                f"the file ends after {self.position} bytes; {count - len(data)} more are needed"
-            )
+            raise TruncatedError(f"the file ends after {self.position} bytes; {count - len(data)} more are needed")
         return data
 
     def skip(self, count: int) -> None:
         """Pass over `count` bytes."""
         if self.size is not None:
             if count > self.size - self.position:
-                raise TruncatedError(
-                    f"the file ends after {self.size} bytes; {self.position + count} are needed"
-                )
+                raise TruncatedError(f"the file ends after {self.size} bytes; {self.position + count} are needed")
             self.seek(self.position + count)
             return
         while count > 0:
@@ -136,7 +135,7 @@ def read_front(source: Source, seed: int) -> Front:
 def search_fronts(source: Source, seed: int, start: int) -> list[Front]:
     """Every record found from `start` on whose head is whole, passing over whatever is not one.
 
-    Work is bounded: heads that turn out wrong may cost four times the file's size in checksums.
+    Work is bounded: attempts that turn out wrong may cost four times the file's size in checksums.
     """
     assert source.size is not None
     found: list[Front] = []
@@ -148,7 +147,7 @@ def search_fronts(source: Source, seed: int, start: int) -> list[Front]:
         except UnsupportedError:
             raise
         except FormatError:
-            budget -= source.position - position
+            budget -= max(source.position - position, TRY_COST)
             position = _next_mark(source, position + 1)
             continue
         found.append(front)
@@ -158,11 +157,12 @@ def search_fronts(source: Source, seed: int, start: int) -> list[Front]:
 
 
 def _next_mark(source: Source, position: int) -> int:
-    """The first byte at or after `position` that may start a record, or the end."""
+    """The first place at or after `position` that looks like the start of a known record, or the end."""
     assert source.size is not None
-    source.seek(position)
-    while piece := source.some(1 << 16):
-        at = piece.find(MARK)
-        if at >= 0:
-            return source.position - len(piece) + at
+    while position < source.size:
+        source.seek(position)
+        piece = source.some(1 << 16)
+        if found := KNOWN_START.search(piece):
+            return position + found.start()
+        position += max(len(piece) - 1, 1)  # the mark may be the last byte, its kind the next
     return source.size

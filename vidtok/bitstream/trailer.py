@@ -61,11 +61,7 @@ def write_trailer(
     out = bytearray(b"".join(map(varint, (flags, summary.latents, summary.audio_bytes))))
     if header.has_frames:
         out += varint(summary.frames)
-        out += (
-            zigzag(summary.first_pts)
-            + varint(summary.last_pts - summary.first_pts)
-            + varint(summary.last_duration)
-        )
+        out += zigzag(summary.first_pts) + varint(summary.last_pts - summary.first_pts) + varint(summary.last_duration)
     last = header_end
     for start, length, crc in zip(index.starts, index.lengths, index.crcs, strict=True):
         out += varint(start - last) + varint(length) + crc.to_bytes(4, "little")

@@ -34,9 +34,7 @@ class TokenWriter:
     How latents are handed over never changes the bytes. An exception inside the block leaves no file.
     """
 
-    def __init__(
-        self, target: str | os.PathLike[str] | BinaryIO, header: TokenHeader, *, force: bool = False
-    ) -> None:
+    def __init__(self, target: str | os.PathLike[str] | BinaryIO, header: TokenHeader, *, force: bool = False) -> None:
         self.header = header
         self.layout = Layout(header)
         self.output = OutputFile(target, force=force) if isinstance(target, (str, os.PathLike)) else None
@@ -66,9 +64,7 @@ class TokenWriter:
         self._check_open()
         shape = tuple(getattr(ids, "shape", ()))
         if shape != self.header.grid_shape(shape[0] if shape else 0):
-            raise UsageError(
-                f"ids of shape {shape} were given; the header says (t, {self.header.grid_shape(0)[1:]})"
-            )
+            raise UsageError(f"ids of shape {shape} were given; the header says (t, {self.header.grid_shape(0)[1:]})")
         if getattr(ids.dtype, "kind", "") not in "ui":
             raise UsageError(f"ids are integers, not {ids.dtype}")
         if len(frame_pts) and not self.header.has_frames:
@@ -167,9 +163,7 @@ class TokenWriter:
                 return
             if len(self._pts) < place.frames and not final:
                 if self._waiting > place.latents:
-                    raise UsageError(
-                        f"timestamps of {place.frames} frames are due, {len(self._pts)} were given"
-                    )
+                    raise UsageError(f"timestamps of {place.frames} frames are due, {len(self._pts)} were given")
                 return
             self._write_chunk(min(place.latents, self._waiting), min(place.frames, len(self._pts)))
 
@@ -226,6 +220,4 @@ class TokenWriter:
 
 
 def _as_output_error(error: OSError) -> OutputError:
-    return (
-        error if isinstance(error, OutputError) else OutputError(f"cannot write: {error.strerror or error}")
-    )
+    return error if isinstance(error, OutputError) else OutputError(f"cannot write: {error.strerror or error}")
