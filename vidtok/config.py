@@ -34,15 +34,13 @@ def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """The inverse of `from_dict`; tuples become lists, so that JSON and TOML agree."""
-    result: dict[str, Any] = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            value = to_dict(value)
-        elif isinstance(value, tuple):
-            value = list(value)
-        result[field.name] = value
-    return result
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def load_toml(path: Path) -> dict[str, Any]:

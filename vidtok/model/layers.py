@@ -25,6 +25,7 @@ class State(NamedTuple):
 
 
 HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+HAS_BF16 = HAS_ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class Conv(nn.Module):
@@ -40,13 +41,21 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, t, h, w, c = x.shape
         image = x.reshape(b * t, h, w, c).permute(0, 3, 1, 2)
-        pad = self.kernel // 2
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if x.device.type == "cpu" and not torch.is_grad_enabled() and HAS_ONEDNN:
-            y = torch.mkldnn_convolution(image, weight, bias, [pad, pad], [1, 1], [1, 1], 1)
+            y = self._onednn(image)
         else:
-            y = F.conv2d(image, weight, bias, padding=pad)
+            y = F.conv2d(image, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.kernel // 2)
         return y.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)
+
+    def _onednn(self, image: Tensor) -> Tensor:
+        """The kernel that is exact for every size; bf16 is computed in fp32 where the processor has no bf16."""
+        kind = image.dtype
+        if kind == torch.bfloat16 and HAS_BF16:
+            weight, bias = self.weight.to(kind), self.bias.to(kind)
+        else:
+            image, weight, bias = image.float(), self.weight.to(kind).float(), self.bias.to(kind).float()
+        pad = [self.kernel // 2] * 2
+        return torch.mkldnn_convolution(image, weight, bias, pad, [1, 1], [1, 1], 1).to(kind)
 
 
 class ChannelNorm(nn.Module):

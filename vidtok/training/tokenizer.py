@@ -228,7 +228,7 @@ def _save_state(
         ),
     )
     state = {"step": step, "steps": config.steps, "config": to_dict(config)}
-    write_atomically(folder / "state.json", json.dumps(state, indent=1, default=str).encode())
+    write_atomically(folder / "state.json", json.dumps(state, indent=1).encode())
     save_tokenizer(folder / "model.safetensors", averaged, name=config.name, description=config.description)
 
 
