@@ -27,6 +27,7 @@ from vidtok.cli.output import Console, Row, size
     show_default=True,
     metavar="WxH",
     callback=opt.parsed(opt.parse_size),
+    help="Of the frames.",
 )
 @click.option("--frames", type=click.IntRange(min=1), default=17, show_default=True, help="Of the clip, model only.")
 @click.option("--file-frames", type=click.IntRange(min=1), default=65, show_default=True, help="Of the video file.")
