@@ -103,3 +103,13 @@ def test_broken_sound_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="--audio drop"):
         VideoWriter(tmp_path / "a.mp4", width=4, height=4, audio=io.BytesIO(b"not a stream"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_sound_of_a_part_far_in(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", moving(300), audio="aac", options={"g": "25"})
+    copy(source, tmp_path / "part.mp4", start=8.5, frames=10)
+    times = [t for t, _ in packets(str(tmp_path / "part.mp4"))]
+    start = first_frame(tmp_path / "part.mp4")
+    assert start == Fraction(213, 25)
+    assert 0 <= start - times[0] <= Fraction(1024, 48000)
+    assert Fraction(0) < start + Fraction(10, 25) - times[-1] <= Fraction(1024, 48000)

@@ -30,7 +30,9 @@ def off(a: Pixels, b: Pixels) -> float:
 
 SMOOTH = np.stack(np.meshgrid(np.linspace(40, 210, 96), np.linspace(200, 50, 64)), -1)
 PICTURE = np.concatenate([SMOOTH, SMOOTH[..., :1] // 2 + 60], -1).astype(np.uint8)
-CODING = {"tagged 709": (1, 1, 1, 1), "tagged 601": (6, 1, 6, 6), "tagged 2020": (9, 1, 9, 14), "709 full": (1, 2, 1, 1)}
+CODING = {
+    "tagged 709": (1, 1, 1, 1), "tagged 601": (6, 1, 6, 6), "tagged 2020": (9, 1, 9, 14), "709 full": (1, 2, 1, 1),
+}
 
 
 @pytest.mark.parametrize("case", CODING)
@@ -175,8 +177,8 @@ def test_clips(tmp_path: Path) -> None:
     assert np.array_equal(np.concatenate([c for c, _ in clips]), np.stack(frames(path)))
 
 
-@pytest.mark.parametrize("options", [{"fps": Fraction(0)}, {"fps": Fraction(-1)}, {"start": -1.0}, {"start": float("nan")},
-                                     {"frames": 0}])
+@pytest.mark.parametrize("options", [{"fps": Fraction(0)}, {"fps": Fraction(-1)}, {"start": -1.0},
+                                     {"start": float("nan")}, {"frames": 0}])
 def test_bad_arguments(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         VideoReader(tmp_path / "a.mp4", **options)

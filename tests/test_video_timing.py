@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ def repaired(pts: list[int | None], step: float = 10, start: int = 0) -> list[in
     repair: Repair[int] = Repair(Fraction(step), start, lambda note: None)
     out = list(repair.run((number, p, 0) for number, p in enumerate(pts)))
     assert [t.item for t in out] == list(range(len(pts)))
-    assert all(a.pts + a.duration == b.pts for a, b in zip(out, out[1:], strict=False))
+    assert all(a.pts + a.duration == b.pts for a, b in pairwise(out))
     assert not out or out[-1].duration >= 1
     return [t.pts for t in out]
 
@@ -46,12 +47,12 @@ def test_fractional_steps_do_not_drift() -> None:
 @given(st.lists(st.none() | st.integers(-1000, 1000), max_size=40), st.integers(1, 50))
 def test_anything_becomes_strictly_growing(pts: list[int | None], step: int) -> None:
     out = repaired(pts, step)
-    assert all(a < b for a, b in zip(out, out[1:], strict=False))
+    assert all(a < b for a, b in pairwise(out))
 
 
 @given(st.lists(st.integers(-10_000, 10_000), max_size=40, unique=True))
 def test_sound_timestamps_stay(pts: list[int]) -> None:
-    assert repaired(list(sorted(pts))) == sorted(pts)
+    assert repaired(sorted(pts)) == sorted(pts)
 
 
 def resampled(rate: Fraction, frames: list[tuple[int, int]], time_base: Fraction) -> list[tuple[int, Fraction]]:

@@ -1,8 +1,8 @@
 """Audio packets copied untouched: out of a source into a byte stream, and out of that into a video file.
 
 The stream is NUT, which carries most codecs with exact timestamps (ticks of one sample) and can be written
-and read without seeking; where NUT cannot name a codec (E-AC-3, ALAC) or loses packets (MP3), fragmented MOV. Neither takes
-negative times, so all are moved by ORIGIN seconds in between.
+and read without seeking. Where NUT cannot name a codec (E-AC-3, ALAC) or loses packets (MP3) it is fragmented
+MOV. Neither takes negative times, so all are moved by ORIGIN seconds in between.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class AudioTap:
         options = {} if self.format == "nut" else _mov_options(self.streams)
         self._out: Any = av.open(self._pipe, "w", format=self.format, container_options=options)
         self._targets = {s.index: self._out.add_stream_from_template(s) for s in self.streams}
+        self.indices = list(self._targets)
         self._begin: Fraction | None = None
-        self._end: Fraction | None = None
         self._waiting: deque[Any] | None = None
         self._newest = dict.fromkeys(self._targets, Fraction(-10**9))
 
@@ -97,22 +97,25 @@ class AudioTap:
         """Holds packets back until `follow` lets them go, so that nothing past the end slips out."""
         self._waiting = deque()
 
-    def restart(self, begin: Fraction) -> None:
-        """Forgets what waits; from now on packets that end before `begin` seconds are left out."""
-        self._begin = begin
-        if self._waiting is not None:
-            self._waiting.clear()
+    def begin(self, seconds: Fraction) -> None:
+        """Leaves out packets that end before this."""
+        self._begin = seconds
 
     def push(self, packet: Any) -> None:
         """One demuxed packet of one of the streams."""
         if not packet.size or packet.dts is None or packet.stream_index not in self._targets:
             return
-        begin = packet.dts * packet.time_base
-        self._newest[packet.stream_index] = begin
+        self._newest[packet.stream_index] = packet.dts * packet.time_base
+        if self._too_early(packet):
+            return
         if self._waiting is not None:
             self._waiting.append(packet)
         else:
             self._mux(packet)
+
+    def _too_early(self, packet: Any) -> bool:
+        end = (packet.dts + (packet.duration or 0)) * packet.time_base
+        return self._begin is not None and end <= self._begin
 
     def reached(self, seconds: Fraction) -> bool:
         """Whether every stream was seen up to this time."""
@@ -124,8 +127,7 @@ class AudioTap:
             self._mux(self._waiting.popleft())
 
     def _mux(self, packet: Any) -> None:
-        end = (packet.dts + (packet.duration or 0)) * packet.time_base
-        if self._begin is not None and end <= self._begin:
+        if self._too_early(packet):
             return
         ticks = round(ORIGIN / packet.time_base)
         packet.dts += ticks

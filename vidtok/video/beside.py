@@ -6,6 +6,7 @@ that are gone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -70,7 +71,7 @@ class BesideFile:
         self.path, self._force = path, force
         self._temporary = temporary(path)
         try:
-            self.file: BinaryIO = open(self._temporary, "x+b")
+            self.file: BinaryIO = open(self._temporary, "x+b")  # noqa: SIM115, closed by commit or discard
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -90,10 +91,8 @@ class BesideFile:
 
     def discard(self) -> None:
         """Closes and deletes."""
-        try:
+        with contextlib.suppress(OSError):  # a full disk fails again on the flush of what is thrown away
             self.file.close()
-        except OSError:
-            pass  # a full disk fails again on the flush of what is thrown away
         remove(self._temporary)
 
 

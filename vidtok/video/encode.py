@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 import av
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
-from vidtok.errors import OutputError
+from vidtok.errors import OutputError, VidtokError
 from vidtok.video.audio import AudioFeed
 from vidtok.video.beside import BesideFile, cannot_write
 from vidtok.video.colour import EXACT
@@ -51,6 +51,9 @@ class EncodedFile:
                 self._feed.attach(self._container)
             self._container.container_options.update(self._muxer_options())
             self._container.flags |= BITEXACT
+        except VidtokError:
+            self.discard()
+            raise
         except (av.FFmpegError, ValueError, OSError) as error:
             self.discard()
             raise self._wrong(error) from error
@@ -141,9 +144,9 @@ class EncodedFile:
                 self._mux_audio(None)
                 self._feed.close()
             self._container.close()
+        except VidtokError:
+            raise
         except (av.FFmpegError, OSError, ValueError) as error:
-            if isinstance(error, OutputError):
-                raise
             raise self._wrong(error) from error
         self._target.commit()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -60,6 +61,7 @@ class VideoReader:
         self._say = warn or _warn
         self._iterated = False
         self._newest: int | None = None
+        self._jumped = False
         self._open()
 
     def __enter__(self) -> VideoReader:
@@ -124,9 +126,7 @@ class VideoReader:
         self._stream = choose_stream(self.path, self._container, self._note)
         context = self._stream.codec_context
         check_size(self.path, context.width, context.height, self._max_pixels)
-        context.thread_type = "AUTO"
-        # the decoder itself refuses what a later header may announce
-        context.options = {"max_pixels": str(max(self._max_pixels, 1))}
+        self._prepare(context)
         self._base = self._stream.time_base or Fraction(1, 90000)
         self._audio_streams = [s for s in self._container.streams.audio if s.codec_context is not None]
         self._tap = AudioTap(self._audio_streams, self._note) if self._copy_audio and self._audio_streams else None
@@ -140,9 +140,18 @@ class VideoReader:
         self._decoded: Iterator[Decoded] = itertools.chain([first], frames)
         self._describe(first)
 
+    def _prepare(self, context: Any) -> None:
+        context.thread_type = "AUTO"
+        # the decoder itself refuses what a later header may announce
+        context.options = {"max_pixels": str(max(self._max_pixels, 1))}
+
     def _new_decoder(self) -> PacketDecoder:
-        others = self._tap.streams if self._tap else []
-        return PacketDecoder(self.path, self._container, self._stream, others, self._keep_audio)
+        return PacketDecoder(self.path, self._container, self._stream, self._copied(self._container),
+                             self._keep_audio)
+
+    def _copied(self, container: Any) -> list[Any]:
+        """The audio streams of a container that are copied."""
+        return [container.streams[index] for index in self._tap.indices] if self._tap else []
 
     def _keep_audio(self, packet: Any) -> None:
         if self._tap:
@@ -159,6 +168,7 @@ class VideoReader:
             check_size(self.path, width, height, self._max_pixels)
         rate = self._nominal_rate()
         self._step = 1 / (rate or ASSUMED_RATE) / self._base
+        self._timed = first.pts is not None
         start = first.pts if first.pts is not None else self._scan_start()
         self._repair: Repair[Decoded] = Repair(self._step, start, self._note, self._last_shown)
         self._resampler: Resampler[Decoded] | None = Resampler(self._fps, self._base) if self._fps else None
@@ -181,7 +191,7 @@ class VideoReader:
     def _last_shown(self, pts: int) -> int | None:
         """In MP4 a packet's duration is that of decoding order; the last frame lasts until the track ends."""
         seen, stream = self._decoder, self._stream
-        whole = seen.packets == stream.frames and not seen.discarded and not seen.errors
+        whole = not self._jumped and seen.packets == stream.frames and not seen.discarded and not seen.errors
         if not whole or not stream.duration or "mov" not in self._container.format.name:
             return None
         rest = self.info.first_pts + stream.duration - pts
@@ -252,13 +262,40 @@ class VideoReader:
 
     def _timeline(self) -> Iterator[Timed[Decoded]]:
         """Decoded frames with final pts, after --start and --fps."""
+        first = self.info.first_pts + Fraction(self._start) / self._base
+        if self._start:
+            self._jump(first)
         timed: Iterator[Timed[Decoded]] = self._repair.run((f, f.pts, f.duration or 0) for f in self._frames())
         if self._start:
-            first = self.info.first_pts + self._start / self._base
             timed = itertools.dropwhile(lambda t: t.pts + Fraction(1, 2) < first, timed)
         if self._tap:
             timed = self._audio_in_step(timed)
         return self._resampler.run(timed) if self._resampler else timed
+
+    def _jump(self, first: Fraction) -> None:
+        """Seeks a second time opened file to a key frame not after `first`; stays where it is if that fails."""
+        if self._tap:
+            self._tap.begin(first * self._base)
+        if first - self.info.first_pts < 2 / self._base or not self._timed:
+            return
+        file = open_file(self.path)
+        container = open_container(self.path, file)
+        stream: Any = container.streams[self._stream.index]
+        self._prepare(stream.codec_context)
+        decoder = PacketDecoder(self.path, container, stream, self._copied(container), self._keep_audio)
+        try:
+            container.seek(math.floor(first), stream=stream)
+            frames = iter(decoder)
+            frame = next(frames, None)
+        except (av.FFmpegError, OSError):
+            frame = None
+        if frame is None or not frame.key_frame or frame.pts is None or frame.pts > first:
+            container.close()
+            file.close()
+            return
+        self.close()
+        self._file, self._container, self._stream, self._decoder = file, container, stream, decoder
+        self._decoded, self._jumped = itertools.chain([frame], frames), True
 
     def _frames(self) -> Iterator[Decoded]:
         for frame in self._decoded:
@@ -297,7 +334,7 @@ class VideoReader:
         begun = False
         for frame in timed:
             if not begun and self._start:
-                self._tap.restart(frame.pts * self._base)
+                self._tap.begin(frame.pts * self._base)
             begun = True
             self._tap.follow((frame.pts + frame.duration) * self._base)
             yield frame
@@ -314,6 +351,8 @@ class VideoReader:
     def _check_whole(self) -> None:
         """After the last frame: was there damage, or less than announced?"""
         seen, announced = self._decoder, self._stream.frames
+        if self._jumped and not seen.errors:
+            return
         if seen.errors:
             self._damage(f"is damaged: {seen.frames} frames could be decoded, {seen.errors} errors; kept what decodes")
         elif seen.packets < announced:

@@ -29,7 +29,8 @@ class Repair(Generic[Item]):
     """Feeds on (item, pts or None, duration or 0) in display order; gives items with growing pts.
 
     `step`: ticks between frames as far as the header tells (may be fractional), > 0. `start`: pts of the
-    first frame if it has none. `last_duration`: asked with the last pts how long that frame is shown. Two items are held back, so that a swapped pair can be put right.
+    first frame if it has none. `last_duration`: asked with the last pts how long that frame is shown.
+    Two items are held back, so that a swapped pair can be put right.
     """
 
     def __init__(self, step: Fraction, start: int, note: Note,
