@@ -127,10 +127,9 @@ def test_npy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.png", "a.npy", "f_%02d.png"])
 def test_nothing_is_left_of_a_failure(tmp_path: Path, name: str) -> None:
-    with pytest.raises(RuntimeError):
-        with VideoWriter(tmp_path / name, width=64, height=48) as out:
-            out.write(moving(4), [0, 1, 2, 3])
-            raise RuntimeError
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / name, width=64, height=48) as out:
+        out.write(moving(4), [0, 1, 2, 3])
+        raise RuntimeError
     with pytest.raises(OutputError, match="no frames"):
         VideoWriter(tmp_path / name, width=64, height=48).close()
     assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,8 @@ C = TypeVar("C")
 
 def from_dict(cls: type[C], values: Mapping[str, Any], where: str = "") -> C:
     """Build dataclass `cls` from nested mappings; unknown keys, missing keys and wrong types raise ConfigError."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or cls.__name__}: a table is wanted, got {values!r}")
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     arguments: dict[str, Any] = {}
@@ -76,8 +78,6 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: a table is wanted, got {value!r}")
         return from_dict(hint, value, where)
     if origin in (types.UnionType, typing.Union):
         options = typing.get_args(hint)

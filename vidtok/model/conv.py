@@ -27,10 +27,17 @@ class ConvConfig:
     phases: int = 4  # latent frames in a cycle, see PhaseBias
 
     def __post_init__(self) -> None:
-        if min(self.width, self.hidden, self.encoder_blocks, self.decoder_blocks, self.phases) < 1:
-            raise ConfigError(f"conv: sizes are at least 1, got {self}")
+        for name, limit in (
+            ("width", 8192),
+            ("hidden", 8192),
+            ("phases", 256),
+            ("encoder_blocks", 256),
+            ("decoder_blocks", 256),
+        ):
+            if not 1 <= getattr(self, name) <= limit:
+                raise ConfigError(f"{name} is 1 to {limit}, got {getattr(self, name)}")
         if not 0 < self.delayed <= self.width:
-            raise ConfigError(f"conv: delayed is 1..width ({self.width}), got {self.delayed}")
+            raise ConfigError(f"delayed is 1 to width ({self.width}), got {self.delayed}")
 
 
 class ConvEncoder(Half):
