@@ -218,3 +218,34 @@ def test_names_are_escaped(run: Run, tmp_path: Path) -> None:
 def test_debug_shows_where(run: Run, clip: Path, tmp_path: Path) -> None:
     ran = run("decode", clip, "-o", tmp_path / "x.mp4", "--debug")
     assert ran.code == 1 and "Traceback" in ran.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
+def test_a_terminal_sees_a_bar_with_speed_and_time_left(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "vidtok",
+        "encode",
+        str(clip),
+        "-o",
+        str(tmp_path / "x"),
+        "--model",
+        str(tiny_model),
+    ]
+    running = subprocess.Popen(command, stderr=theirs, stdout=subprocess.DEVNULL)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            piece = os.read(ours, 4096)
+        except OSError:  # the other end was closed
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    assert running.wait() == 0 and b"clip.mp4" in seen and b"frames/s" in seen and b"<00:0" in seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -134,7 +135,9 @@ class Console:
             return (lambda done, total: None), (lambda: None)
         from tqdm import tqdm
 
-        bar = tqdm(desc=escape(label), unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True)
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # tqdm shows nothing where it reads 0
+        width: dict[str, Any] = {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
+        bar = tqdm(desc=escape(label), unit=unit, file=sys.stderr, leave=False, **width)
         self._bar = bar
 
         def update(done: int, total: int | None) -> None:
