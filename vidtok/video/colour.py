@@ -15,7 +15,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from vidtok.video.info import ColourTags, Pixels
 
-UNSPECIFIED = 2
+SEVERAL_THREADS = 1 << 19  # pixels from which conversion is shared among the processor cores
 LIMITED, FULL = 1, 2
 # without these swscale darkens by 1.2 levels on average and differs from processor to processor
 EXACT = (
@@ -81,7 +81,8 @@ class ToRgb:
         return {
             "width": self.width, "height": self.height, "format": format, "interpolation": int(scaler | EXACT),
             "src_colorspace": None if frame.format.is_rgb else matrix,
-            "src_color_range": self.tags.range, "dst_color_range": FULL, "threads": 1,
+            "src_color_range": self.tags.range, "dst_color_range": FULL,
+            "threads": 0 if frame.width * frame.height >= SEVERAL_THREADS else 1,  # the same result either way
         }
 
     def _over_black(self, rgba: Pixels) -> Pixels:

@@ -21,6 +21,7 @@ from vidtok.video.colour import EXACT
 from vidtok.video.info import Pixels
 
 LARGEST_TICK_RATE = 2**31 - 1
+CHROMA = "chroma-qp-offset=-3"  # 5 % more bytes; keeps the mean colour of grainy clips within 0.3 levels
 X264_THREADS = 4  # a fixed number: the bytes that x264 writes depend on it
 AUDIO_AHEAD = Fraction(1, 2)  # seconds that audio packets may run ahead of the pictures
 BITEXACT = 0x400  # AVFMT_FLAG_BITEXACT: no dates, no random numbers
@@ -61,7 +62,7 @@ class EncodedFile:
     def _add_video(self, width: int, height: int, rate: Fraction | None, sample_aspect: Fraction,
                    crf: float, primaries: int, transfer: int) -> Any:
         stream: Any = self._container.add_stream(
-            "libx264", rate=rate or Fraction(25), options={"crf": f"{crf:g}", "preset": "medium"})
+            "libx264", rate=rate or Fraction(25), options={"crf": f"{crf:g}", "preset": "medium", "x264-params": CHROMA})
         context = stream.codec_context
         context.width, context.height, context.pix_fmt = width, height, self._format
         context.thread_count = X264_THREADS
