@@ -221,7 +221,7 @@ def test_debug_shows_where(run: Run, clip: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo terminal")
-def test_a_terminal_sees_a_bar_with_speed_and_time_left(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_terminal_sees_a_bar(clip: Path, tiny_model: Path, tmp_path: Path) -> None:
     import pty
 
     ours, theirs = pty.openpty()
@@ -248,4 +248,4 @@ def test_a_terminal_sees_a_bar_with_speed_and_time_left(clip: Path, tiny_model: 
             break
         seen += piece
     os.close(ours)
-    assert running.wait() == 0 and b"clip.mp4" in seen and b"frames/s" in seen and b"<00:0" in seen
+    assert running.wait() == 0 and b"clip.mp4" in seen and b"frames/s" in seen
