@@ -154,6 +154,8 @@ def test_bad_targets(tmp_path: Path) -> None:
     for name in ("missing/a.mp4", "missing/a.png", "missing/a.npy"):
         with pytest.raises(OutputError, match="No such file"):
             VideoWriter(tmp_path / name, width=4, height=4)
+    with pytest.raises(OutputError, match=r"up to 16384.*\.png"):
+        VideoWriter(tmp_path / "a.mp4", width=16386, height=16)
     (tmp_path / "folder.mp4").mkdir()
     with pytest.raises(OutputError, match="folder"):
         VideoWriter(tmp_path / "folder.mp4", width=4, height=4, force=True)
