@@ -44,8 +44,8 @@ class EncodedFile:
         self._span, self._first_dts = (2**62, -(2**62)), cast("int | None", None)
         self._feed: AudioFeed | None = None
         if max(width, height) > LARGEST_SIDE:
-            raise OutputError(f"cannot write {str(path)!r}: x264 takes sides up to {LARGEST_SIDE}, not {width}x{height}; "
-                              f"write .png or .npy")
+            raise OutputError(f"cannot write {str(path)!r}: x264 takes sides up to {LARGEST_SIDE}, not "
+                              f"{width}x{height}; write .png or .npy")
         self._target = BesideFile(path, force)
         try:
             self._container: Any = av.open(self._target.file, "w", format=FORMATS[path.suffix.lower()],
