@@ -153,7 +153,7 @@ def make_header(model: Model, video: VideoReader, options: EncodeOptions) -> Tok
         time_base=info.time_base,
         frame_step=int(step) if step.denominator == 1 else 0,
         fps=info.rate,
-        audio=Audio("nut", ", ".join(info.audio_streams)) if options.audio == "copy" and info.audio_streams else None,
+        audio=Audio(video.audio_format, ", ".join(info.audio_streams)) if video.audio_format else None,
     )
 
 
