@@ -39,7 +39,7 @@ def test_bytes_and_frames_do_not_depend_on_how(long_clip: Path, tiny_model: Path
     frames, pts = frames_of(first, tiny_model)
     assert frames.shape == (150, 24, 40, 3)
     for i, options in enumerate(
-        [dict(chunk_frames=1), dict(chunk_frames=7, tile=16), dict(tile=8, batch=5), dict(threads=1), dict(threads=2)]
+        [{"chunk_frames": 1}, {"chunk_frames": 7, "tile": 16}, {"tile": 8, "batch": 5}, {"threads": 1}, {"threads": 2}]
     ):
         other = tmp_path / f"{i}.vtok"
         encode_file(long_clip, other, EncodeOptions(model=tiny_model, **options))  # type: ignore[arg-type]
@@ -164,9 +164,9 @@ def test_what_cannot_be_done_is_said(clip: Path, tiny_model: Path, tmp_path: Pat
     tokenizer, _ = load_tokenizer(tiny_model)
     tokenizer.decoder.outlet.bias.add_(0.5)
     save_tokenizer(tmp_path / "other.safetensors", tokenizer, name="other")
-    with pytest.raises(WrongModelError, match="'tiny'.*'other'"):
+    with pytest.raises(WrongModelError, match=r"'tiny'.*'other'"):
         decode_file(path, tmp_path / "x.mp4", DecodeOptions(model=tmp_path / "other.safetensors"))
-    for options in (dict(entropy="prior"), dict(entropy="rar"), dict(audio="loud"), dict(quality=2)):
+    for options in ({"entropy": "prior"}, {"entropy": "rar"}, {"audio": "loud"}, {"quality": 2}):
         with pytest.raises(UsageError):
             EncodeOptions(**options)  # type: ignore[arg-type]
     assert not (tmp_path / "x.mp4").exists() and not list(tmp_path.glob(".*"))

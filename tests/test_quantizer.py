@@ -17,7 +17,9 @@ configs = st.one_of(
         lambda levels: QuantizerConfig(kind="fsq", levels=tuple(levels)),
         st.lists(st.integers(2, 16), min_size=1, max_size=9),
     ),
-    st.builds(lambda kind, bits: QuantizerConfig(kind=kind, bits=bits), st.sampled_from(["lfq", "bsq"]), st.integers(1, 36)),
+    st.builds(
+        lambda kind, bits: QuantizerConfig(kind=kind, bits=bits), st.sampled_from(["lfq", "bsq"]), st.integers(1, 36)
+    ),
 )
 
 
@@ -29,7 +31,7 @@ def test_ids_codes_ids(config: QuantizerConfig, seed: int) -> None:
     z = torch.randn(2, 3, 4, 5, quantizer.dim, generator=generator) * 2
     codes, ids, loss = quantizer.quantize(z)
     assert ids.shape == (2, 3, 4, 5) and ids.dtype == torch.int64
-    assert 0 <= int(ids.min()) and int(ids.max()) < quantizer.vocabulary == math.prod(quantizer.digits)
+    assert int(ids.min()) >= 0 and int(ids.max()) < quantizer.vocabulary == math.prod(quantizer.digits)
     assert torch.allclose(quantizer.ids_to_codes(ids), codes, atol=1e-6)
     assert float(codes.abs().max()) <= 1 + 1e-6
     assert loss.item() == 0
@@ -84,6 +86,7 @@ def test_wide_quantizers_build_no_codebook() -> None:
 def test_bad_configs() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'fsq'"):
         QuantizerConfig(kind="fsk", levels=(4,))
-    for values in ({"levels": ()}, {"levels": (1, 4)}, {"levels": (16,) * 10}, {"kind": "lfq"}, {"kind": "bsq", "bits": 40}):
+    bad = ({"levels": ()}, {"levels": (1, 4)}, {"levels": (16,) * 10}, {"kind": "lfq"}, {"kind": "bsq", "bits": 40})
+    for values in bad:
         with pytest.raises(ConfigError):
             QuantizerConfig(**values)  # type: ignore[arg-type]
