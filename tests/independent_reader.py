@@ -5,6 +5,7 @@ python tests/independent_reader.py clip.vtok       prints counts, timestamps, id
 
 from __future__ import annotations
 
+import lzma
 import sys
 import zlib
 
@@ -52,7 +53,8 @@ def read_header(file):
     head["vocabularies"] = [grid.varint() for _ in range(own)] if own else [grid.varint()] * stages
     names = ("rule", "time_stride", "space_stride", "chunk_latents", "segment_frames", "look_back")
     head |= {name: layout.varint() for name in names}
-    assert head["rule"] == 0 and coding.varint() == 0, "causal and raw only"
+    head["entropy"] = coding.varint()
+    assert head["rule"] == 0 and head["entropy"] in (0, 1), "causal, raw and lzma only"
     if 4 in sections:
         head |= {"width": sections[4].varint(), "height": sections[4].varint()}
     head["clock"] = 5 in sections
@@ -82,6 +84,18 @@ def unpack(data, count, vocabulary):
     return [number >> i * bits & (1 << bits) - 1 for i in range(count)]
 
 
+def expand(data, t, h, w, vocabulary, width):
+    """A stage in lzma mode: a byte for the form, then packed ids, or LZMA2 in (t, h, w) or (h, w, t) order."""
+    if data[0] == 0:
+        return unpack(data[1:], t * h * w, vocabulary)
+    lc, lp, pb = {2: (1, 1, 1), 4: (0, 2, 2), 8: (0, 3, 3)}[width]
+    settings = {"id": lzma.FILTER_LZMA2, "lc": lc, "lp": lp, "pb": pb}
+    settings["dict_size"] = max(4096, 1 << (t * h * w * width - 1).bit_length())
+    plain = lzma.decompress(data[1:], lzma.FORMAT_RAW, None, [settings])
+    ids = [int.from_bytes(plain[i : i + width], "little") for i in range(0, len(plain), width)]
+    return ids if data[0] == 1 else [ids[i * t + k] for k in range(t) for i in range(h * w)]
+
+
 def read_chunk(header, head, payload):
     number, flags, latents = head.varint(), head.varint(), head.varint()
     stages = [(head.varint(), head.u32(), head.u32()) for _ in header["vocabularies"]]
@@ -95,8 +109,11 @@ def read_chunk(header, head, payload):
             pts.append(now)
     for (size, crc, ids_crc), vocabulary in zip(stages, header["vocabularies"], strict=True):
         stored = data.take(size)
-        ids = unpack(stored, latents * header["h"] * header["w"], vocabulary)
         width = 2 if vocabulary <= 1 << 16 else 4 if vocabulary <= 1 << 32 else 8
+        if header["entropy"]:
+            ids = expand(stored, latents, header["h"], header["w"], vocabulary, width)
+        else:
+            ids = unpack(stored, latents * header["h"] * header["w"], vocabulary)
         assert zlib.crc32(stored) == crc and max(ids) < vocabulary
         assert zlib.crc32(b"".join(i.to_bytes(width, "little") for i in ids)) == ids_crc
         columns.append(ids)

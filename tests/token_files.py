@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -38,8 +39,14 @@ def make_header(**changes: Any) -> TokenHeader:
 
 
 def make_ids(header: TokenHeader, latents: int, seed: int = 0) -> np.ndarray:
-    """Random ids that fit the header."""
+    """Random ids that fit the header; in a mode that looks for repeats, mostly those of the latent frame before."""
     rng = np.random.default_rng(seed)
+    if header.entropy != "raw" and latents:
+        plain = make_ids(replace(header, entropy="raw"), latents, seed)
+        kept = rng.random((latents, header.grid_height, header.grid_width)) < 0.8
+        for t in range(1, latents):
+            plain[t][kept[t]] = plain[t - 1][kept[t]]
+        return plain
     parts = [rng.integers(0, v, (latents, header.grid_height, header.grid_width)) for v in header.vocabularies]
     return np.stack(parts, -1) if header.codebooks else parts[0]
 
@@ -86,6 +93,7 @@ def golden_files() -> dict[str, bytes]:
         audio=Audio("nut", "aac 48000 Hz stereo"),
     )  # fmt: skip
     stages = make_header(codebooks=3, vocabulary=(16, 1000, 70000), digits=(), quality=3)
+    repeating: dict[str, Any] = {"grid_height": 3, "grid_width": 4, "width": 31, "height": 20, "chunk_latents": 8}
     return {
         "constant.vtok": make_file(make_header(), 19),
         "everything.vtok": make_file(full, 9, audio=bytes(range(50)), damaged_source=True, last_duration=5),
@@ -98,4 +106,6 @@ def golden_files() -> dict[str, bytes]:
         "wide.vtok": make_file(make_header(vocabulary=1 << 36, digits=()), 6),
         "one_word.vtok": make_file(make_header(vocabulary=1, digits=()), 6),
         "empty.vtok": make_file(make_header(), 0),
+        "lzma.vtok": make_file(make_header(entropy="lzma", **repeating), 60),
+        "lzma_stages.vtok": make_file(replace(stages, entropy="lzma", **repeating), 30),
     }

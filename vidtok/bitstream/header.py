@@ -18,7 +18,7 @@ MAX_VOCABULARY = 1 << 62
 FREE_IDS = 1 << 24  # ids a chunk may hold beyond eight per payload byte (they cost nothing: vocabulary 1)
 
 ENTROPY = {"raw": 0, "lzma": 1, "adaptive": 2, "prior": 3}
-ENTROPY_BUILT = ("raw",)
+ENTROPY_BUILT = ("raw", "lzma")
 
 
 class Colour(NamedTuple):
@@ -189,7 +189,7 @@ def _check_names(header: TokenHeader) -> None:
         raise UnsupportedError(f"entropy mode {header.entropy!r} is unknown; known: {', '.join(ENTROPY)}")
     if header.entropy not in ENTROPY_BUILT:
         raise UnsupportedError(
-            f"entropy mode {header.entropy!r} is reserved but not built into this version; use 'raw'"
+            f"entropy mode {header.entropy!r} is reserved but not built into this version; use 'raw' or 'lzma'"
         )
     if (header.width is None) != (header.height is None):
         raise FormatError(f"width {header.width} and height {header.height}: give both or neither")

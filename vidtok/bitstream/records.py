@@ -163,27 +163,36 @@ def parse_audio(data: bytes) -> tuple[int, int]:
     return length, crc
 
 
+# ids that a byte of payload can stand for at most, by entropy mode: LZMA reaches some 7000 bytes a byte
+IDS_PER_BYTE = {"raw": 8, "lzma": 8192}
+
+
 def check_chunk_size(head: ChunkHead, header: TokenHeader) -> None:
     """Raise if a chunk holds more ids than its bytes can account for (ids of vocabulary 1 cost nothing)."""
     ids = head.latents * header.grid_height * header.grid_width * header.stages
-    if ids > FREE_IDS + 8 * head.payload_bytes:
+    if ids > FREE_IDS + IDS_PER_BYTE[header.entropy] * head.payload_bytes:
         raise FormatError(f"chunk {head.number} has {ids} ids in {head.payload_bytes} bytes; make chunks shorter")
 
 
 def check_sizes(head: ChunkHead, header: TokenHeader) -> None:
-    """Raise unless the stages' bytes are what so many ids take; nothing has been allocated before."""
+    """Raise unless the stages' bytes are what so many ids take; nothing has been allocated before.
+
+    Raw sizes are exactly known; in the other modes a stage takes at most a byte more than raw, and at least one.
+    """
     check_chunk_size(head, header)
     count = head.latents * header.grid_height * header.grid_width
     for stage, vocabulary in zip(head.stages, header.vocabularies, strict=True):
-        wanted = (count * (vocabulary - 1).bit_length() + 7) // 8
-        if stage.payload_bytes != wanted:
+        raw = (count * (vocabulary - 1).bit_length() + 7) // 8
+        least, most = (raw, raw) if header.entropy == "raw" else (1, raw + 1)
+        if not least <= stage.payload_bytes <= most:
             raise FormatError(
-                f"{count} ids of a vocabulary of {vocabulary} take {wanted} bytes, not {stage.payload_bytes}"
+                f"{count} ids of a vocabulary of {vocabulary} take {f'{least} to ' if least < most else ''}{most} "
+                f"bytes, not {stage.payload_bytes}"
             )
 
 
 def check_volume(latents: int, header: TokenHeader, file_bytes: int) -> None:
-    """Raise if the ids of a raw file are more than its bytes can account for."""
+    """Raise if the ids of a file are more than its bytes can account for."""
     ids = latents * header.grid_height * header.grid_width * header.stages
-    if ids > FREE_IDS + 8 * file_bytes:
+    if ids > FREE_IDS + IDS_PER_BYTE[header.entropy] * file_bytes:
         raise FormatError(f"the trailer promises {ids} ids; {file_bytes} bytes cannot hold them")

@@ -12,12 +12,14 @@ from vidtok.bitstream.reader import TokenReader
 from vidtok.bitstream.writer import TokenWriter
 from vidtok.errors import UsageError
 
+AUTO = "lzma"  # what `auto` means: never more than a byte a stage and chunk larger than any other mode that is built
+
 
 def repack(
     source: str | os.PathLike[str] | BinaryIO | TokenReader,
     target: str | os.PathLike[str] | BinaryIO,
     *,
-    entropy: str = "raw",
+    entropy: str = "auto",
     quality: int | None = None,
     force: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
@@ -29,7 +31,7 @@ def repack(
     """
     reader = source if isinstance(source, TokenReader) else TokenReader(source)
     try:
-        header = repacked_header(reader.header, "raw" if entropy == "auto" else entropy, quality)
+        header = repacked_header(reader.header, AUTO if entropy == "auto" else entropy, quality)
         total = reader.latents if reader.seekable else None
         with TokenWriter(target, header, force=force) as sink:
             for chunk in reader.iter_chunks(on_audio=sink.write_audio):

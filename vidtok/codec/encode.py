@@ -19,6 +19,7 @@ import numpy as np
 
 from vidtok import checkpoint
 from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenWriter
+from vidtok.bitstream.repack import AUTO
 from vidtok.codec.options import EncodeOptions, EncodeReport, Progress, StrPath, Warn, set_threads
 from vidtok.errors import TooLargeError, UsageError
 from vidtok.model.model import Model
@@ -138,7 +139,7 @@ def make_header(model: Model, video: VideoReader, options: EncodeOptions) -> Tok
         chunk_latents=CHUNK_LATENTS,
         segment_frames=options.segment_frames,
         look_back=model.look_back,
-        entropy="raw",
+        entropy=AUTO if options.entropy == "auto" else options.entropy,
         device=model.device.type,
         precision=model.precision,
         source_width=info.source_width,

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+from vidtok.bitstream.header import ENTROPY, ENTROPY_BUILT
 from vidtok.errors import UnknownNameError, UsageError
 from vidtok.model.stream import Schedule
-
-ENTROPY_MODES = ("auto", "raw", "lzma", "adaptive", "prior")
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int, int | None], None]
@@ -43,10 +42,10 @@ class EncodeOptions:
     force: bool = False
 
     def __post_init__(self) -> None:
-        if self.entropy not in ENTROPY_MODES:
-            raise UnknownNameError("entropy mode", self.entropy, ENTROPY_MODES)
-        if self.entropy not in ("auto", "raw"):
-            raise UsageError(f"--entropy {self.entropy} is not built yet; raw and auto are")
+        if self.entropy not in ("auto", *ENTROPY):
+            raise UnknownNameError("entropy mode", self.entropy, ["auto", *ENTROPY])
+        if self.entropy not in ("auto", *ENTROPY_BUILT):
+            raise UsageError(f"--entropy {self.entropy} is not built yet; {', '.join(ENTROPY_BUILT)} and auto are")
         if self.audio not in ("copy", "drop"):
             raise UnknownNameError("audio mode", self.audio, ["copy", "drop"])
         if self.quality not in (None, 1):

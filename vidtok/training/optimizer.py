@@ -42,7 +42,7 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
         q.diagonal().add_(a)
         product = q @ product
         gram = q @ gram @ q
-    x = product @ x
+    x = torch.mm(product, x)
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
