@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vidtok.batch import Job, Tell
     from vidtok.codec import EncodeOptions
 
+AUDIO_DROPPED = "audio is dropped; --audio copy keeps it"
+
 
 @click.command(
     "encode",
@@ -124,6 +126,8 @@ def encode_job(options: EncodeOptions, job: Job, tell: Tell) -> dict[str, Any]:
         progress=lambda done, total: tell("progress", (done, total)),
         warn=lambda text: tell("warn", text),
     )
+    if report.dropped_audio:
+        tell("warn", AUDIO_DROPPED)
     return dataclasses.asdict(report)
 
 
@@ -148,6 +152,8 @@ def _to_stdout(console: Console, names: list[str], options: dict[str, Any]) -> i
         )
     finally:
         close()
+    if report.dropped_audio:
+        console.warn(AUDIO_DROPPED, names[0])
     sys.stdout.buffer.flush()
     row = {"path": names[0], "output": "-"} | dataclasses.asdict(report)
     console.result(row, () if console.quiet else describe(row))

@@ -54,8 +54,6 @@ def encode_file(
     model = checkpoint.load(options.model, device=options.device, precision=options.precision)
     with open_source(source, options, warn) as video:
         header = make_header(model, video, options)
-        if warn and video.info.audio_streams and options.audio == "drop":
-            warn("audio is dropped; --audio copy keeps it")
         stream = model.encoder(video.info.height, video.info.width, options.schedule)
         with TokenWriter(target, header, force=options.force) as sink:
             done, total = 0, _expected_frames(video, options)
@@ -84,6 +82,7 @@ def encode_file(
         audio_bytes=sink.audio_bytes,
         bpp=(sink.position - sink.audio_bytes) * 8 / pixels,
         raw_bpp=math.log2(model.vocabulary) / (model.geometry.time * model.geometry.space**2),
+        dropped_audio=len(video.info.audio_streams) if options.audio == "drop" else 0,
         seconds=time.perf_counter() - began,
     )
 

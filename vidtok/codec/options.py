@@ -89,6 +89,7 @@ class EncodeReport:
     audio_bytes: int
     bpp: float
     raw_bpp: float
+    dropped_audio: int  # streams
     seconds: float
 
 
