@@ -13,8 +13,9 @@ import vidtok
 from vidtok.bench import BenchOptions, bench, moving_picture, write_moving_picture
 from vidtok.checkpoint import save_tokenizer
 from vidtok.codec import EncodeOptions
+from vidtok.compare import compare
 from vidtok.errors import UnknownNameError, UsageError
-from vidtok.evaluate import EvalOptions, compare, evaluate
+from vidtok.evaluate import EvalOptions, evaluate
 from vidtok.metrics.table import measure
 from vidtok.model.quantizer import QuantizerConfig
 from vidtok.model.tokenizer import ModelConfig, Tokenizer

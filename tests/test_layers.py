@@ -22,7 +22,7 @@ LAYERS = [
     {"metrics", "checkpoint"},
     {"codec"},
     {"api"},
-    {"batch"},
+    {"batch", "compare"},
     {"evaluate", "bench", "training", "workers"},
     {"cli"},
     {"main"},

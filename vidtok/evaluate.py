@@ -11,12 +11,10 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -24,20 +22,14 @@ from vidtok import checkpoint
 from vidtok.batch import describe_failure, plan
 from vidtok.bitstream.container import TokenReader
 from vidtok.codec import DecodeOptions, EncodeOptions, decode_clips, encode_file, open_source
+from vidtok.compare import Progress, Row, SideBySide, Warn
 from vidtok.errors import SourceError, UsageError, VidtokError
 from vidtok.metrics import DEFAULT_METRICS, NOT_BUILT, TokenStatistics, parse_metrics
 from vidtok.metrics.structure import MIN_SIDE
 from vidtok.metrics.table import MetricSet
-from vidtok.video import VideoWriter
-from vidtok.video.info import Frame, Pixels, VideoInfo
-
-Row = dict[str, Any]
-Progress = Callable[[int, int | None], None]
-Warn = Callable[[str], None]
-Pair = tuple[Frame | None, Frame | None]
+from vidtok.video.info import Pixels
 
 TOKEN_KEYS = ("usage", "perplexity", "entropy", "digit_entropy", "repeats")
-CLIP_FRAMES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,50 +73,6 @@ def evaluate(
     for path in paths:
         yield from (run.row(path) for run in runs)
     yield from (run.summary() for run in runs)
-
-
-def compare(
-    a: str | Path,
-    b: str | Path,
-    metrics: str | Iterable[str] = DEFAULT_METRICS,
-    *,
-    reading: EncodeOptions | None = None,
-    save: Path | None = None,
-    progress: Progress | None = None,
-    warn: Warn | None = None,
-) -> Row:
-    """Metrics of video `b` against `a`, frame by frame: {path, other, frames, width, height, METRIC...}.
-
-    `reading`: its resize, fps, start and frames apply to both. A surplus of frames on one side is warned of
-    and left out (`frames_left_out`); different sizes are a UsageError. `save`: a file for both side by side.
-    """
-    how = reading or EncodeOptions()
-    measured = MetricSet(metrics)
-    with ExitStack() as stack:
-        first, second = (stack.enter_context(open_source(path, how, warn)) for path in (a, b))
-        _check_sizes(a, first.info, b, second.info)
-        beside = stack.enter_context(_Beside(save, first.info, force=how.force)) if save else None
-        surplus = 0
-        for pairs in _clips(itertools.zip_longest(first, second)):
-            whole = [(x, y) for x, y in pairs if x is not None and y is not None]
-            surplus += len(pairs) - len(whole)
-            if not whole:
-                continue
-            left, right = (np.stack([pair[side].pixels for pair in whole]) for side in (0, 1))
-            measured.update(left, right)
-            if beside:
-                beside.write(left, right, [x.pts for x, _ in whole])
-            if progress:
-                progress(measured.frames, first.info.frames_hint)
-        if beside:
-            beside.finish(first.last_duration)
-    row = {"path": str(a), "other": str(b), "frames": measured.frames}
-    row |= {"width": first.info.width, "height": first.info.height}
-    if surplus:
-        row["frames_left_out"] = surplus
-        if warn:
-            warn(f"{a} and {b} differ in length; the first {measured.frames} frames were compared")
-    return row | measured.result()
 
 
 class _Run:
@@ -217,7 +165,7 @@ class _Run:
             decoded = _Timed(clips)
             source = stack.enter_context(open_source(path, self._encode))
             save = self._save_path(path)
-            beside = stack.enter_context(_Beside(save, source.info, force=True)) if save else None
+            beside = stack.enter_context(SideBySide(save, source.info, force=True)) if save else None
             frames = iter(source)
             for pixels, pts in decoded:
                 reference = [frame.pixels for frame in itertools.islice(frames, len(pixels))]
@@ -277,36 +225,6 @@ class _Run:
         return next(p for p in candidates if options.encode.force or not p.exists())
 
 
-class _Beside:
-    """A video of reference (left) and result (right)."""
-
-    def __init__(self, path: Path, info: VideoInfo, *, force: bool) -> None:
-        self._writer = VideoWriter(
-            path,
-            width=2 * info.width,
-            height=info.height,
-            time_base=info.time_base,
-            rate=info.rate,
-            sample_aspect=info.sample_aspect,
-            force=force,
-        )
-
-    def __enter__(self) -> _Beside:
-        self._writer.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
-
-    def write(self, left: Pixels, right: Pixels, pts: Sequence[int]) -> None:
-        self._writer.write(np.concatenate([left, right], axis=2), pts)
-
-    def finish(self, last_duration: int) -> None:
-        self._writer.close(last_duration)
-
-
 class _Timed:
     """An iterator that knows how many seconds were spent in it."""
 
@@ -325,12 +243,6 @@ class _Timed:
             self.seconds += time.perf_counter() - start
 
 
-def _clips(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
-    """A few pairs at a time."""
-    while clip := list(itertools.islice(pairs, CLIP_FRAMES)):
-        yield clip
-
-
 def _refuse_missing(paths: Sequence[Path], options: EvalOptions) -> None:
     """--strict: a metric that cannot be had stops everything before any work."""
     for name in options.metrics:
@@ -346,12 +258,6 @@ def _refuse_missing(paths: Sequence[Path], options: EvalOptions) -> None:
             continue  # its own row will say what is wrong with it
         if side <= MIN_SIDE:
             raise UsageError(f"{path}: short side {side}; ms_ssim needs more than {MIN_SIDE} (--strict)")
-
-
-def _check_sizes(a: str | Path, first: VideoInfo, b: str | Path, second: VideoInfo) -> None:
-    x, y = (first.width, first.height), (second.width, second.height)
-    if x != y:
-        raise UsageError(f"{a} is {x[0]}x{x[1]} and {b} is {y[0]}x{y[1]}; frames must be equal in size: --resize WxH")
 
 
 def _summarise(rows: Sequence[Row], name: str) -> Row:

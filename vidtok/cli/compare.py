@@ -27,7 +27,7 @@ def compare_command(
 ) -> int:
     """Metrics of video B against video A, frame by frame. --resize, --fps and the like apply to both."""
     from vidtok.codec import EncodeOptions
-    from vidtok.evaluate import compare
+    from vidtok.compare import compare
     from vidtok.metrics import DIALECTS
 
     progress, close = console.progress("compare")
