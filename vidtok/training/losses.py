@@ -37,4 +37,10 @@ def root4(x: Tensor, y: Tensor) -> Tensor:
     return ((x - y).square().mean((1, 2, 3, 4)) + 1e-5).pow(0.25).mean()
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "l2": l2, "log_l2": log_l2, "rmse": rmse, "root4": root4}
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": l1,
+    "l2": l2,
+    "log_l2": log_l2,
+    "rmse": rmse,
+    "root4": root4,
+}
