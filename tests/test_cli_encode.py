@@ -249,3 +249,15 @@ def test_a_terminal_sees_a_bar(clip: Path, tiny_model: Path, tmp_path: Path) -> 
         seen += piece
     os.close(ours)
     assert running.wait() == 0 and b"clip.mp4" in seen and b"frames/s" in seen
+
+
+def test_a_folder_with_one_video_makes_its_output_folder(
+    run: Run, clip: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "videos" / "deep").mkdir(parents=True)
+    (tmp_path / "videos" / "deep" / "one.mp4").write_bytes(clip.read_bytes())
+    ran = run("encode", tmp_path / "videos", "-o", tmp_path / "tokens", "--model", tiny_model)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "tokens" / "deep" / "one.vtok").exists()
+    missing = run("encode", clip, "-o", tmp_path / "nowhere" / "clip.vtok", "--model", tiny_model)
+    assert missing.code == 1 and not (tmp_path / "nowhere").exists()

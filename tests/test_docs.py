@@ -62,7 +62,7 @@ def test_examples_of_help_and_readme_run(
     run: Callable[..., Any], make_clip: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make_clip(tmp_path / "clip.mp4", frames=9, width=192, height=176)
+    make_clip(tmp_path / "clip.mp4", frames=20, width=192, height=176)
     (tmp_path / "videos").mkdir()
     shutil.copy("clip.mp4", "videos/one.mp4")
     readme = re.findall(r"^\$ (vidtok .*)$", README, re.M)

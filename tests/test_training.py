@@ -156,4 +156,4 @@ def test_schedule() -> None:
     config = OptimizerConfig(warmup_steps=10, cooldown=0.5)
     rates = [schedule(step, 100, config) for step in range(101)]
     assert rates[0] == 0.1 and rates[9] == rates[49] == 1 and rates[75] == 0.5 and rates[100] == 0
-    assert all(a >= b for a, b in itertools.pairwise(rates))
+    assert all(a >= b for a, b in itertools.pairwise(rates[9:]))

@@ -51,6 +51,7 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[Path] = field(default_factory=list)
+    into_folder: bool = False  # the output named is a folder, to be made where it is not there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,7 @@ def plan(
         raise UsageError(f"{output} is a file, and several inputs need a folder; give another -o")
     else:
         result.jobs = _name(found, output, suffix)
+        result.into_folder = output is not None
     for job in result.jobs:
         if _same_file(job.source, job.target):
             raise UsageError(f"{job.target} would be written over its own source; give another -o")

@@ -46,6 +46,9 @@ class FolderRun:
         many = len(plan.jobs) + len(plan.problems) > 1
         if todo or broken:
             self.prepare()
+        if plan.into_folder:
+            for folder in {job.target.parent for job in plan.jobs}:
+                make_folder(folder)
         self._do(todo, work(self.force), many)
         self._do(broken, work(True), many)
         return self._sum_up(many)
@@ -67,7 +70,7 @@ class FolderRun:
 
     def _do(self, jobs: list[Job], work: Work, many: bool) -> None:
         with _bars(self.console, len(plan_names(jobs)), many) as tell:
-            for outcome in run(_with_folders(jobs, many), work, workers=self.workers, tell=tell):
+            for outcome in run(jobs, work, workers=self.workers, tell=tell):
                 self._record(outcome)
 
     def _record(self, outcome: Outcome) -> None:
@@ -136,14 +139,6 @@ def dry_run(
     for name, reason in plan.problems:
         console.error(f"{name}: {reason}")
     return 1 if plan.problems else 0
-
-
-def _with_folders(jobs: list[Job], many: bool) -> list[Job]:
-    """The same jobs, once their output folders exist; only a run over many files makes folders."""
-    if many:
-        for folder in {job.target.parent for job in jobs}:
-            make_folder(folder)
-    return jobs
 
 
 def make_folder(folder: Path) -> None:
