@@ -20,7 +20,7 @@ from vidtok.bitstream.sections import PREAMBLE_BYTES
 from vidtok.errors import FormatError
 
 FILES = golden_files()
-SCALE = int(os.environ.get("VIDTOK_MUTATIONS", "1"))  # times as many, for a thorough run
+SCALE = int(os.environ.get("VIDTOK_MUTATIONS", "2"))  # times as many, for a thorough run
 Ids = dict[int, np.ndarray]
 
 
