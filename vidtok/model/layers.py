@@ -117,8 +117,8 @@ class PhaseBias(nn.Module):
         row            0  1  2  3  4  1  2  3  4 ...      phases = 4
 
     A causal network of finite memory gives the same ids for the same picture again and again. With a phase it can
-    say something else each time, and the decoder, which looks back over the cycle, adds it up: what stands still
-    gets `phases` times the bits.
+    say something else each time, and the decoder, which looks back over the cycle, can add it up. It has to be
+    learnt: docs/models says of each model whether it was.
     """
 
     def __init__(self, phases: int, channels: int) -> None:
