@@ -58,13 +58,13 @@ def save_model(path: Path, seed: int) -> Path:
 
     from vidtok.checkpoint import save_tokenizer
     from vidtok.model.quantizer import QuantizerConfig
-    from vidtok.model.tokenizer import ModelConfig, Tokenizer
+    from vidtok.model.tokenizer import ModelConfig, build_tokenizer
 
     backbone = {"width": 16, "hidden": 16, "delayed": 4, "encoder_blocks": 1, "decoder_blocks": 2}
     config = ModelConfig(backbone=backbone, quantizer=QuantizerConfig(levels=(8, 5, 5)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        tokenizer = Tokenizer(config).eval()
+        tokenizer = build_tokenizer(config).eval()
         for name, parameter in tokenizer.named_parameters():
             if name.endswith(("out.weight", "phase.bias")):  # these start at zero, and would hide what they do
                 torch.nn.init.normal_(parameter, std=0.3)

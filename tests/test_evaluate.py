@@ -18,7 +18,7 @@ from vidtok.errors import UnknownNameError, UsageError
 from vidtok.evaluate import EvalOptions, evaluate
 from vidtok.metrics.table import measure
 from vidtok.model.quantizer import QuantizerConfig
-from vidtok.model.tokenizer import ModelConfig, Tokenizer
+from vidtok.model.tokenizer import ModelConfig, build_tokenizer
 from vidtok.video import VideoReader, VideoWriter
 
 
@@ -32,7 +32,7 @@ def make_model(path: Path, seed: int) -> str:
     torch.manual_seed(seed)
     sizes = {"width": 16, "hidden": 16, "delayed": 4, "encoder_blocks": 1, "decoder_blocks": 1}
     config = ModelConfig(backbone=sizes, quantizer=QuantizerConfig(levels=(4, 4, 3)))
-    save_tokenizer(path, Tokenizer(config).eval(), name=path.stem)
+    save_tokenizer(path, build_tokenizer(config).eval(), name=path.stem)
     return str(path)
 
 

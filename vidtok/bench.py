@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 import vidtok
-from vidtok.codec import DecodeOptions, EncodeOptions, decode_file, encode_file
+from vidtok.codec import DecodeOptions, EncodeOptions, choose_quality, decode_file, encode_file
 from vidtok.errors import UsageError, VidtokError
+from vidtok.tokens import Tokens
 from vidtok.video import VideoWriter
 
 _MORE_FLOPS: dict[Any, Any] = {
@@ -45,8 +46,12 @@ CONVOLUTION = (4, 256, 32, 32)  # batch, channels, height, width of the machine'
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """What is timed: `frames` of width x height; `runs` of each, after one that is not counted."""
+    """What is timed: `frames` of width x height; `runs` of each, after one that is not counted.
 
+    `qualities` of each model: stages of a multi-rate model; None is its default.
+    """
+
+    qualities: tuple[int | None, ...] = (None,)
     frames: int = 17
     width: int = 256
     height: int = 256
@@ -61,6 +66,8 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if min(self.frames, self.width, self.height, self.runs, self.file_frames) < 1:
             raise UsageError("frames, sides and runs are at least 1")
+        if not self.qualities:
+            raise UsageError("nothing to time: give at least one quality")
 
 
 def bench(
@@ -69,7 +76,7 @@ def bench(
     *,
     progress: Progress | None = None,
 ) -> list[Row]:
-    """A row per model.
+    """A row per model and quality.
 
     Keys: `encode_fps`, `decode_fps` (model only), `encode_file_fps`, `decode_file_fps` (file to file), their
     `_spread` ((max - min) / median of the runs); `encode_flops`, `decode_flops` per frame; `conv_flops` a
@@ -78,9 +85,8 @@ def bench(
     how = options or BenchOptions()
     with _threads(how.threads), tempfile.TemporaryDirectory(prefix="vidtok-bench-") as folder:
         frames = moving_picture(how.frames, how.height, how.width)
-        benches = [
-            _ModelBench(name, frames, how, Path(folder), number) for number, name in enumerate(dict.fromkeys(models))
-        ]
+        wanted = dict.fromkeys((name, quality) for name in models for quality in how.qualities)
+        benches = [_ModelBench(*each, frames, how, Path(folder), number) for number, each in enumerate(wanted)]
         if not benches:
             raise UsageError("nothing to time: give at least one model")
         convolution = _Convolution(benches[0].place)
@@ -102,12 +108,15 @@ class _Run(NamedTuple):
 
 
 class _ModelBench:
-    """What is run for one model."""
+    """What is run for one model at one quality."""
 
-    def __init__(self, name: str, frames: np.ndarray, how: BenchOptions, folder: Path, number: int) -> None:
+    def __init__(
+        self, name: str, quality: int | None, frames: np.ndarray, how: BenchOptions, folder: Path, number: int
+    ) -> None:
         self.name, self._how, self._frames = name, how, frames
         self._model = vidtok.load(name, device=how.device, precision=how.precision)
-        self._tokens = self._model.encode(frames)
+        self._quality = choose_quality(quality, self._model.config)
+        self._tokens = self._encode()
         self._folder, self._number = folder, number
 
     @property
@@ -115,11 +124,14 @@ class _ModelBench:
         """Where and in what numbers the model computes."""
         return self._model.device, self._model.dtype
 
+    def _encode(self) -> Tokens:
+        return self._model.encode(self._frames, self._quality)
+
+    def _decode(self) -> object:
+        return self._model.decode(self._tokens)
+
     def jobs(self) -> dict[str, Job]:
-        jobs: dict[str, Job] = {
-            "encode": lambda: self._model.encode(self._frames),
-            "decode": lambda: self._model.decode(self._tokens),
-        }
+        jobs: dict[str, Job] = {"encode": self._encode, "decode": self._decode}
         return jobs | self._file_jobs() if self._how.files else jobs
 
     def _file_jobs(self) -> dict[str, Job]:
@@ -128,7 +140,7 @@ class _ModelBench:
             write_moving_picture(source, how.file_frames, how.height, how.width)
         tokens, result = self._folder / f"{self._number}.vtok", self._folder / "result.mp4"
         common: dict[str, Any] = {"device": how.device, "precision": how.precision, "threads": how.threads}
-        encode = EncodeOptions(model=self.name, force=True, **common)
+        encode = EncodeOptions(model=self.name, quality=self._quality, force=True, **common)
         decode = DecodeOptions(model=self.name, force=True, **common)
         return {
             "encode_file": lambda: encode_file(source, tokens, encode, warn=_silent),
@@ -137,7 +149,7 @@ class _ModelBench:
 
     def row(self, timed: dict[str, list[_Run]], conv_flops: int) -> Row:
         how, frames = self._how, len(self._frames)
-        row: Row = {"model": self.name, "model_id": self._model.model_id}
+        row: Row = {"model": self.name, "model_id": self._model.model_id, "quality": self._quality}
         row |= {"frames": frames, "width": how.width, "height": how.height, "runs": how.runs}
         row |= {"device": str(self._model.device), "precision": self._model.precision}
         row["threads"] = torch.get_num_threads()
@@ -150,7 +162,7 @@ class _ModelBench:
             row[f"{name}_flops"] = flops / frames
             shares = [(flops / run.job) / (conv_flops / run.convolution) for run in timed[name]]
             row[f"{name}_share"] = statistics.median(shares)
-        row["peak_memory_bytes"] = peak_memory(self.name, how) if how.memory else None
+        row["peak_memory_bytes"] = peak_memory(self.name, how, self._quality) if how.memory else None
         return row
 
     def _flops(self) -> dict[str, int]:
@@ -158,10 +170,7 @@ class _ModelBench:
         from torch.utils.flop_counter import FlopCounterMode
 
         found = {}
-        for name, job in (
-            ("encode", lambda: self._model.encode(self._frames)),
-            ("decode", lambda: self._model.decode(self._tokens)),
-        ):
+        for name, job in (("encode", self._encode), ("decode", self._decode)):
             with FlopCounterMode(display=False, custom_mapping=_MORE_FLOPS) as counter:
                 job()
             found[name] = int(counter.get_total_flops())
@@ -209,9 +218,9 @@ def _seconds(job: Job) -> float:
     return time.perf_counter() - start
 
 
-def peak_memory(model: str, how: BenchOptions) -> int | None:
+def peak_memory(model: str, how: BenchOptions, quality: int | None = None) -> int | None:
     """Peak resident bytes of a fresh process that loads, encodes and decodes once; None if unknown."""
-    request = json.dumps({"model": model, "options": asdict(how)})
+    request = json.dumps({"model": model, "quality": quality, "options": asdict(how)})
     found = subprocess.run(
         [sys.executable, "-m", "vidtok.bench"], input=request, capture_output=True, text=True, check=False
     )
@@ -221,10 +230,10 @@ def peak_memory(model: str, how: BenchOptions) -> int | None:
         return None
 
 
-def _report_own_peak(model: str, how: BenchOptions) -> int | None:
+def _report_own_peak(model: str, quality: int | None, how: BenchOptions) -> int | None:
     with _threads(how.threads):
         tokenizer = vidtok.load(model, device=how.device, precision=how.precision)
-        tokenizer.decode(tokenizer.encode(moving_picture(how.frames, how.height, how.width)))
+        tokenizer.decode(tokenizer.encode(moving_picture(how.frames, how.height, how.width), quality))
     if torch.cuda.is_available() and how.device in ("auto", "cuda"):
         return int(torch.cuda.max_memory_allocated())
     return _peak_of_this_process()
@@ -285,7 +294,7 @@ def main() -> int:
     """`python -m vidtok.bench`: a request on stdin, this process's peak memory on stdout."""
     request = json.load(sys.stdin)
     try:
-        peak = _report_own_peak(request["model"], BenchOptions(**request["options"]))
+        peak = _report_own_peak(request["model"], request["quality"], BenchOptions(**request["options"]))
     except VidtokError as exc:
         print(f"Error: {exc}", file=sys.stderr)
         return 1

@@ -107,7 +107,7 @@ def load_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, str]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from vidtok.model.tokenizer import Tokenizer
+    from vidtok.model.tokenizer import build_tokenizer
 
     metadata = read_metadata(path)
     config = model_config(path, metadata)
@@ -119,13 +119,13 @@ def load_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, str]]:
     if content_id(json.loads(metadata["config"]), tensors) != stored:
         raise ModelError(f"{path}: weights do not match their content id {stored[:12]}; the file is damaged")
     with torch.device("meta"):
-        tokenizer = Tokenizer(config)
+        tokenizer = build_tokenizer(config)
     wanted = {name: tuple(t.shape) for name, t in tokenizer.state_dict().items()}
     found = {name: tuple(t.shape) for name, t in tensors.items()}
     if wanted != found:
         odd = sorted(set(wanted.items()) ^ set(found.items()))[0][0]
         raise ModelError(f"{path}: tensors do not fit the config, first at {odd}")
-    tokenizer = Tokenizer(config)
+    tokenizer = build_tokenizer(config)
     tokenizer.load_state_dict({name: t.float() for name, t in tensors.items()})
     return tokenizer.eval().requires_grad_(False), metadata
 

@@ -21,7 +21,7 @@ import numpy as np
 from vidtok import checkpoint
 from vidtok.batch import describe_failure, plan
 from vidtok.bitstream.container import TokenReader
-from vidtok.codec import DecodeOptions, EncodeOptions, decode_clips, encode_file, open_source
+from vidtok.codec import DecodeOptions, EncodeOptions, choose_quality, decode_clips, encode_file, open_source
 from vidtok.compare import Progress, Row, SideBySide, Warn
 from vidtok.errors import SourceError, UsageError, VidtokError
 from vidtok.metrics import DEFAULT_METRICS, NOT_BUILT, TokenStatistics, parse_metrics
@@ -39,7 +39,7 @@ class EvalOptions:
 
     metrics: tuple[str, ...] = (*DEFAULT_METRICS, "tokens")
     models: tuple[str, ...] = ("default",)
-    qualities: tuple[int | None, ...] = (None,)
+    qualities: tuple[int | None, ...] = (None,)  # None: the model's default
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     save: Path | None = None  # folder for videos of source (left) and result (right)
 
@@ -86,12 +86,13 @@ class _Run:
         progress: Progress | None,
         warn: Warn | None,
     ) -> None:
-        self._model, self._quality, self._options = model, quality, options
+        self._model, self._options = model, options
         self._progress: Progress = progress or _no_progress
         self._warn = warn or _silent
-        self._encode = replace(options.encode, model=model, quality=quality, audio="drop", force=True)
-        # now, so that an unknown model stops everything at once and no clip's speed pays for loading
-        checkpoint.load(model, device=options.encode.device, precision=options.encode.precision)
+        # now, so that an unknown model or rate stops everything at once and no clip's speed pays for loading
+        loaded = checkpoint.load(model, device=options.encode.device, precision=options.encode.precision)
+        self._quality = choose_quality(quality, loaded.config)  # None: one rate
+        self._encode = replace(options.encode, model=model, quality=self._quality, audio="drop", force=True)
         self._rows: list[Row] = []
         self._failed = 0
         self._tokens: TokenStatistics | None = None
@@ -140,7 +141,6 @@ class _Run:
             )
             with TokenReader(target) as reader:
                 row = {
-                    "quality": reader.header.quality,
                     "model_id": reader.header.model_id,
                     "frames": report.frames,
                     "width": report.width,

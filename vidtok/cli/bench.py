@@ -20,6 +20,7 @@ from vidtok.cli.output import Console, Row, size
     metavar="NAME|PATH",
     help="May repeat; runs of all models alternate.",
 )
+@opt.qualities
 @click.option(
     "--size",
     "clip_size",
@@ -36,7 +37,9 @@ from vidtok.cli.output import Console, Row, size
 @click.option("--memory/--no-memory", default=True, help="Peak memory, in a process of its own? [yes]")
 @opt.compute
 @opt.reporting(csv=True)
-def bench_command(console: Console, models: tuple[str, ...], clip_size: str, **options: Any) -> int:
+def bench_command(
+    console: Console, models: tuple[str, ...], qualities: tuple[int, ...], clip_size: str, **options: Any
+) -> int:
     """Frames a second of the model alone and from file to file, FLOPs, and peak memory.
 
     Beside them stands what a plain convolution reaches on this machine in the same minute, and the share of it.
@@ -46,7 +49,7 @@ def bench_command(console: Console, models: tuple[str, ...], clip_size: str, **o
 
     progress, close = console.progress("bench", unit=" runs")
     try:
-        choice = BenchOptions(width=int(width), height=int(height or width), **options)
+        choice = BenchOptions(qualities=qualities or (None,), width=int(width), height=int(height or width), **options)
         rows = bench(models, choice, progress=progress)
     finally:
         close()
@@ -57,7 +60,8 @@ def bench_command(console: Console, models: tuple[str, ...], clip_size: str, **o
 
 def describe(row: Row) -> list[str]:
     """A row for people: a line for encode and for decode, one for memory and machine."""
-    text = [f"{row['model']} on {row['device']}, {row['threads']} threads, median of {row['runs']} runs"]
+    model = row["model"] if row["quality"] is None else f"{row['model']} quality {row['quality']}"
+    text = [f"{model} on {row['device']}, {row['threads']} threads, median of {row['runs']} runs"]
     for name in ("encode", "decode"):
         files = f", file to file {row[f'{name}_file_fps']:.1f}" if f"{name}_file_fps" in row else ""
         clip = f"{row['frames']}x{row['width']}x{row['height']}"

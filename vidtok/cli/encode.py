@@ -97,9 +97,12 @@ def make_options(options: dict[str, Any], workers: int = 1) -> EncodeOptions:
 
 
 def load_model(name: str | None, options: dict[str, Any], workers: int) -> None:
-    """Fail before the first file if the model cannot be had; this process keeps it if it does the work."""
+    """Fail before the first file if model or quality cannot be had; this process keeps a model it works with."""
     from vidtok import checkpoint
 
+    if name is not None and options.get("quality") is not None:
+        _, path = checkpoint.find_model(name)
+        checkpoint.model_config(path, checkpoint.read_metadata(path)).check_quality(options["quality"])
     if name is not None and workers == 1:
         checkpoint.load(name, device=options["device"], precision=options["precision"])
     elif name is not None:
@@ -164,8 +167,9 @@ def describe(row: dict[str, Any]) -> str:
     """A report in a line: what was written, its rate, and the speed."""
     audio = f" + {size(row['audio_bytes'])} of audio" if row.get("audio_bytes") else ""
     speed = row["frames"] / row["seconds"] if row["seconds"] else 0.0
+    quality = "" if row["quality"] is None else f"quality {row['quality']}, "
     return (
-        f"{row['path']} -> {row['output']}: {row['frames']} frames {row['width']}x{row['height']}, "
+        f"{row['path']} -> {row['output']}: {row['frames']} frames {row['width']}x{row['height']}, {quality}"
         f"{size(row['file_bytes'] - (row.get('audio_bytes') or 0))}{audio}, "
         f"{row['bpp']:.4f} bits per pixel, {speed:.1f} frames/s"
     )

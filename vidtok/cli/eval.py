@@ -34,14 +34,7 @@ LAST = ("usage", "perplexity", "entropy", "repeats", "encode_fps", "decode_fps")
     metavar="NAME|PATH",
     help="Built-in name, folder or file; may repeat.",
 )
-@click.option(
-    "--quality",
-    "qualities",
-    multiple=True,
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Stages of a multi-rate model; may repeat.",
-)
+@opt.qualities
 @opt.entropy
 @opt.pixels
 @opt.segment_frames

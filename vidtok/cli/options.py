@@ -131,7 +131,15 @@ quality = click.option(
     "--quality",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Stages of a multi-rate model; 1 = fewest bits.",
+    help="Stages of a multi-rate model; 1 = fewest bits [its default].",
+)
+qualities = click.option(
+    "--quality",
+    "qualities",
+    multiple=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Stages of a multi-rate model [its default]; may repeat.",
 )
 threads = click.option("--threads", type=click.IntRange(1, 4096), metavar="N", help="CPU threads [all].")
 compute = together(

@@ -2,13 +2,14 @@
 
 from vidtok.codec.decode import decode_clips, decode_file, frame_range, load_for
 from vidtok.codec.encode import encode_file, estimate_file, open_source
-from vidtok.codec.options import DecodeOptions, DecodeReport, EncodeOptions, EncodeReport
+from vidtok.codec.options import DecodeOptions, DecodeReport, EncodeOptions, EncodeReport, choose_quality
 
 __all__ = [
     "DecodeOptions",
     "DecodeReport",
     "EncodeOptions",
     "EncodeReport",
+    "choose_quality",
     "decode_clips",
     "decode_file",
     "encode_file",

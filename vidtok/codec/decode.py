@@ -20,10 +20,9 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from vidtok import checkpoint
-from vidtok.bitstream.container import Audio, Colour, TokenReader
+from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenReader
 from vidtok.codec.options import DecodeOptions, DecodeReport, Progress, StrPath, Warn, set_threads
 from vidtok.errors import FormatError, UnknownNameError, UsageError, WrongModelError
-from vidtok.geometry import Geometry
 from vidtok.model.model import Model
 from vidtok.model.stream import DecodeStream
 from vidtok.video import VideoWriter
@@ -167,11 +166,22 @@ def decode_clips(
     set_threads(options.threads)
     header = _video_header(reader)
     model = load_for(reader, options)
+    _check_fits(reader.header, model)
     stream = model.decoder(header.height, header.width, options.schedule)
     if stream.grid != (reader.header.grid_height, reader.header.grid_width):
         raise FormatError(f"the grid does not fit frames of {header.width}x{header.height}; the file is damaged")
     start, stop = frame_range(options.frames, reader.frames)
-    yield from _Decoding(reader, stream, model.geometry, options.skip_damaged, damaged).clips(start, stop)
+    yield from _Decoding(reader, stream, model, options.skip_damaged, damaged).clips(start, stop)
+
+
+def _check_fits(header: TokenHeader, model: Model) -> None:
+    """FormatError if a header with the model's content id says what no file of that model can."""
+    stages = header.vocabularies
+    if len(stages) > model.qualities or set(stages) != {model.vocabulary} or header.geometry != model.geometry:
+        raise FormatError(
+            f"the header says {len(stages)} stages of {max(stages)} ids, strides {header.time_stride} and "
+            f"{header.space_stride}; model {model.name!r} has other ones; the file is damaged"
+        )
 
 
 class _Decoding:
@@ -181,21 +191,22 @@ class _Decoding:
         self,
         reader: TokenReader,
         stream: DecodeStream,
-        geometry: Geometry,
+        model: Model,
         skip_damaged: bool,
         damaged: list[int] | None,
     ) -> None:
-        self.reader, self.stream, self.geometry = reader, stream, geometry
+        self.reader, self.stream, self.geometry = reader, stream, model.geometry
+        self.look_back = model.look_back
         self.skip_damaged = skip_damaged
         self.damaged = damaged if damaged is not None else []
         self.segment_frames = reader.header.segment_frames
-        self.segment_latents = geometry.latents(self.segment_frames)  # 0: one segment
+        self.segment_latents = self.geometry.latents(self.segment_frames)  # 0: one segment
         self._next: int | None = None  # the latent frame that the stream's state is good for
 
     def clips(self, start: int, stop: int) -> Iterator[Clip]:
         """Frames [start, stop), from the first latent frame that they depend on."""
         first, last = self.reader.latents_for_frames(start, stop)
-        begin = max(first - self._inside(first), first - self.reader.header.look_back)
+        begin = max(first - self._inside(first), first - self.look_back)
         pts = self._pts()
         for number in self.reader.chunks_for_latents(begin, last):
             info = self.reader.chunk_info(number)
@@ -219,7 +230,7 @@ class _Decoding:
         info = self.reader.chunk_info(number)
         end = info.first_frame + info.frames
         try:
-            ids = self.reader.read_chunk(number)[a - info.first_latent : b - info.first_latent]
+            ids = as_decoded(self.reader.read_chunk(number)[a - info.first_latent : b - info.first_latent])
         except FormatError:
             if not self.skip_damaged:
                 raise
@@ -239,6 +250,11 @@ class _Decoding:
             frame, after = self.geometry.span_of_latent(latent, self.segment_frames)
             count = min(after, end) - frame
             yield frame, np.full((count, self.stream.height, self.stream.width, 3), GRAY, np.uint8)
+
+
+def as_decoded(ids: np.ndarray) -> np.ndarray:
+    """Ids as a file has them -> as models take them: (t, h, w, 1) loses its last axis. See `encode.as_stored`."""
+    return ids[..., 0] if ids.shape[3:] == (1,) else ids
 
 
 @contextlib.contextmanager

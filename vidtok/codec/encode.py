@@ -20,7 +20,7 @@ import numpy as np
 from vidtok import checkpoint
 from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenWriter
 from vidtok.bitstream.repack import AUTO
-from vidtok.codec.options import EncodeOptions, EncodeReport, Progress, StrPath, Warn, set_threads
+from vidtok.codec.options import EncodeOptions, EncodeReport, Progress, StrPath, Warn, choose_quality, set_threads
 from vidtok.errors import TooLargeError, UsageError
 from vidtok.model.model import Model
 from vidtok.prefetch import prefetch
@@ -52,24 +52,25 @@ def encode_file(
     options = options or EncodeOptions()
     set_threads(options.threads)
     model = checkpoint.load(options.model, device=options.device, precision=options.precision)
+    quality = choose_quality(options.quality, model.config)
     with open_source(source, options, warn) as video:
-        header = make_header(model, video, options)
-        stream = model.encoder(video.info.height, video.info.width, options.schedule)
+        header = make_header(model, video, options, quality)
+        stream = model.encoder(video.info.height, video.info.width, options.schedule, quality)
         with TokenWriter(target, header, force=options.force) as sink:
             done, total = 0, _expected_frames(video, options)
             pieces = _pieces(video, header, stream.latents_per_pass)
             with closing(prefetch(pieces)) as ahead:
                 for piece in ahead:
-                    sink.write(stream.push(piece.pixels), piece.pts)
+                    sink.write(as_stored(stream.push(piece.pixels), header), piece.pts)
                     if piece.ends_segment:
-                        sink.write(stream.flush())
+                        sink.write(as_stored(stream.flush(), header))
                     if piece.audio:
                         sink.write_audio(piece.audio)
                     done += len(piece.pts)
                     if progress:
                         progress(done, total)
             if not header.segment_frames or done % header.segment_frames:
-                sink.write(stream.flush())
+                sink.write(as_stored(stream.flush(), header))
             if header.audio and (rest := video.take_audio()):
                 sink.write_audio(rest)
             sink.finish(damaged_source=video.damaged, last_duration=video.last_duration)
@@ -78,13 +79,19 @@ def encode_file(
         frames=done,
         width=video.info.width,
         height=video.info.height,
+        quality=quality,
         file_bytes=sink.position,
         audio_bytes=sink.audio_bytes,
         bpp=(sink.position - sink.audio_bytes) * 8 / pixels,
-        raw_bpp=math.log2(model.vocabulary) / (model.geometry.time * model.geometry.space**2),
+        raw_bpp=(quality or 1) * math.log2(model.vocabulary) / (model.geometry.time * model.geometry.space**2),
         dropped_audio=len(video.info.audio_streams) if options.audio == "drop" else 0,
         seconds=time.perf_counter() - began,
     )
+
+
+def as_stored(ids: np.ndarray, header: TokenHeader) -> np.ndarray:
+    """Ids as a model gives them -> as the header has them: one stage of several keeps the axis (t, h, w, 1)."""
+    return ids[..., None] if header.codebooks == 1 else ids
 
 
 def open_source(source: StrPath, options: EncodeOptions, warn: Warn | None = None) -> VideoReader:
@@ -119,8 +126,8 @@ def parse_rate(text: str | None) -> Fraction | None:
     return rate
 
 
-def make_header(model: Model, video: VideoReader, options: EncodeOptions) -> TokenHeader:
-    """All that the file says of model and source."""
+def make_header(model: Model, video: VideoReader, options: EncodeOptions, quality: int | None) -> TokenHeader:
+    """All that the file says of model and source. `quality`: stages of a model with several, else None."""
     info = video.info
     grid = model.geometry.grid(info.height, info.width)
     step = 1 / (info.rate * info.time_base) if info.rate else Fraction(0)
@@ -129,6 +136,8 @@ def make_header(model: Model, video: VideoReader, options: EncodeOptions) -> Tok
         grid_width=grid[1],
         vocabulary=model.vocabulary,
         digits=model.digits,
+        codebooks=quality or 0,
+        quality=quality,
         model_name=model.name,
         model_id=model.model_id,
         time_stride=model.geometry.time,
@@ -193,12 +202,13 @@ def estimate_file(source: StrPath, options: EncodeOptions) -> dict[str, Any]:
     """What encoding would give, from the source's own words: size, and frames and bytes where they are known."""
     _, path = checkpoint.find_model(options.model)
     config = checkpoint.model_config(path, checkpoint.read_metadata(path))
+    stages = choose_quality(options.quality, config) or 1
     with open_source(source, options) as video:
         h, w = config.geometry.grid(video.info.height, video.info.width)
         frames = _expected_frames(video, options)
         result: dict[str, Any] = {"width": video.info.width, "height": video.info.height}
     if frames:
-        bits = max(1, (config.vocabulary - 1).bit_length())
+        bits = stages * max(1, (config.vocabulary - 1).bit_length())
         result |= {
             "frames": frames,
             "bytes": config.geometry.total_latents(frames, options.segment_frames) * h * w * bits // 8,

@@ -11,6 +11,7 @@ import torch
 from vidtok.bitstream.header import ENTROPY, ENTROPY_BUILT
 from vidtok.errors import UnknownNameError, UsageError
 from vidtok.model.stream import Schedule
+from vidtok.model.tokenizer import ModelConfig
 
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int, int | None], None]
@@ -22,7 +23,7 @@ class EncodeOptions:
     """What `vidtok encode` can be told; see DESIGN and `vidtok encode --help`."""
 
     model: StrPath = "default"
-    quality: int | None = None
+    quality: int | None = None  # stages kept, 1 = fewest bits; None: the model's default
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
@@ -48,8 +49,8 @@ class EncodeOptions:
             raise UsageError(f"--entropy {self.entropy} is not built yet; {', '.join(ENTROPY_BUILT)} and auto are")
         if self.audio not in ("copy", "drop"):
             raise UnknownNameError("audio mode", self.audio, ["copy", "drop"])
-        if self.quality not in (None, 1):
-            raise UsageError(f"--quality {self.quality}: this model has one rate, quality 1")
+        if self.quality is not None and self.quality < 1:
+            raise UsageError(f"--quality {self.quality}: at least 1")
         if self.segment_frames < 0:
             raise UsageError(f"--segment-frames {self.segment_frames}: at least 1, or 0 for one segment")
 
@@ -85,6 +86,7 @@ class EncodeReport:
     frames: int
     width: int
     height: int
+    quality: int | None  # stages written; None: the model has one rate
     file_bytes: int
     audio_bytes: int
     bpp: float
@@ -100,6 +102,12 @@ class DecodeReport:
     height: int
     seconds: float
     damaged_chunks: tuple[int, ...]
+
+
+def choose_quality(wanted: int | None, config: ModelConfig) -> int | None:
+    """The quality to encode with, as headers have it: None where the model has one rate. UsageError out of range."""
+    quality = config.check_quality(wanted)
+    return quality if config.qualities > 1 else None
 
 
 def set_threads(threads: int | None) -> None:

@@ -31,12 +31,18 @@ HAS_BF16 = HAS_ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 class Conv(nn.Module):
     """A k x k convolution over the grid, zero padding at the border. (B, t, h, w, Cin) -> (B, t, h, w, Cout)."""
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
         super().__init__()
         self.kernel = kernel
         fan_in = channels_in * kernel * kernel
-        self.weight = nn.Parameter(torch.randn(channels_out, channels_in, kernel, kernel) / fan_in**0.5)
-        self.bias = nn.Parameter(torch.zeros(channels_out))
+        self._hold("weight", torch.randn(channels_out, channels_in, kernel, kernel) / fan_in**0.5)
+        self._hold("bias", torch.zeros(channels_out))
+
+    def _hold(self, name: str, value: Tensor) -> None:
+        self.register_parameter(name, nn.Parameter(value))
 
     def forward(self, x: Tensor) -> Tensor:
         b, t, h, w, c = x.shape
@@ -56,6 +62,17 @@ class Conv(nn.Module):
             image, weight, bias = image.float(), self.weight.to(kind).float(), self.bias.to(kind).float()
         pad = [self.kernel // 2] * 2
         return torch.mkldnn_convolution(image, weight, bias, pad, [1, 1], [1, 1], 1).to(kind)
+
+
+class FixedConv(Conv):
+    """A convolution that keeps the weights it starts with, and never computes in less than they have."""
+
+    def _hold(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
 
 
 class ChannelNorm(nn.Module):
@@ -94,20 +111,34 @@ class TimeShift(nn.Module):
         return torch.cat([delayed, x[..., self.channels :]], dim=-1), now[:, -1:].clone()
 
 
-class Block(nn.Module):
-    """Residual block: norm, time shift, 3x3 convolution, ReLU, 1x1 convolution. One cell of halo a side."""
+class Residual(nn.Module):
+    """Residual block within a latent frame: norm, 3x3 convolution, ReLU, 1x1 convolution. One cell of halo a side."""
 
-    def __init__(self, channels: int, hidden: int, delayed: int) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels)
-        self.shift = TimeShift(delayed)
         self.mix = Conv(channels, hidden, 3)
         self.out = Conv(hidden, channels, 1)
         nn.init.zeros_(self.out.weight)
 
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
+        return self._add(x, self.norm(x))
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        added: Tensor = self.out(F.relu(self.mix(y)))
+        return x + added
+
+
+class Block(Residual):
+    """`Residual` whose first `delayed` channels are those of the latent frame before."""
+
+    def __init__(self, channels: int, hidden: int, delayed: int) -> None:
+        super().__init__(channels, hidden)
+        self.shift = TimeShift(delayed)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         y, state = self.shift(self.norm(x), state)
-        return x + self.out(F.relu(self.mix(y))), state
+        return self._add(x, y), state
 
 
 class PhaseBias(nn.Module):

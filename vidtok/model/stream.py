@@ -1,7 +1,8 @@
 """Any length and size through a tokenizer: frames pushed in, ids out, and the reverse, in bounded memory.
 
 Chunks (how many latent frames go through the network at once), tiles and batches only group the work; the
-network sees the same neighbours either way, so the results are equal bit for bit on CPU.
+network sees the same neighbours either way, so the results are equal bit for bit on CPU. A recurrent model works on
+the whole picture, whatever the tile.
 
     +-------+-------+--       a tile is computed with `halo` cells around its core, fewer at the border of the
     | core  |  halo           picture, and only the core is kept; each tile carries its own state through time
@@ -78,13 +79,15 @@ Tile = tuple[Span, Span]
 class _Tiles:
     """Tiles of one grid, grouped so that each pass takes up to `batch` of equal shape, with a state per group."""
 
-    def __init__(self, grid: tuple[int, int], space: int, halo: int, schedule: Schedule) -> None:
+    def __init__(self, grid: tuple[int, int], space: int, halo: int | None, schedule: Schedule) -> None:
         tile = schedule.tile
         if tile is None:
             tile = DEFAULT_TILE if grid[0] * grid[1] > CELLS_PER_FRAME else 0
         if tile % space:
             raise UsageError(f"--tile {tile}: a multiple of {space}, the model's stride")
         core = tile // space or max(grid)
+        if halo is None:  # every cell depends on all of them
+            core, halo = max(grid), 0
         shapes: dict[tuple[int, int], list[Tile]] = defaultdict(list)
         for rows in cut(grid[0], core, halo):
             for columns in cut(grid[1], core, halo):
@@ -126,14 +129,18 @@ class EncodeStream(_Stream):
         *,
         dtype: torch.dtype = torch.float32,
         schedule: Schedule | None = None,
+        quality: int | None = None,
     ) -> None:
         schedule = schedule or Schedule()
         super().__init__(tokenizer, height, width, dtype, schedule)
-        self._tiles = _Tiles(self.grid, self.geometry.space, tokenizer.encoder.halo, schedule)
+        self.quality = tokenizer.config.check_quality(quality)
+        self._tiles = _Tiles(self.grid, self.geometry.space, tokenizer.encoder_halo, schedule)
         self._pending: list[Tensor] = []  # (n, H, W, 3) pieces, padded sizes
 
     def push(self, frames: np.ndarray | Tensor) -> np.ndarray:
-        """uint8 (T, H, W, 3), any T -> ids (n, h, w) int64 of all latent frames now complete, n may be 0."""
+        """uint8 (T, H, W, 3), any T -> ids (n, h, w) int64 of all latent frames now complete, n may be 0.
+
+        At qualities above 1 ids are (n, h, w, quality)."""
         piece = torch.as_tensor(frames)
         if piece.dtype != torch.uint8 or piece.shape[1:] != (self.height, self.width, 3):
             raise UsageError(
@@ -157,6 +164,10 @@ class EncodeStream(_Stream):
         self._tiles.restart()
         return ids
 
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (*self.grid, self.quality) if self.quality > 1 else self.grid
+
     def _pad(self, piece: Tensor) -> Tensor:
         """Repeat the right and bottom edge up to whole cells."""
         space = self.geometry.space
@@ -169,7 +180,7 @@ class EncodeStream(_Stream):
     def _run(self, count: int) -> np.ndarray:
         """Encode the first `count` pending frames, a multiple of the time stride, pass by pass."""
         if not count:
-            return np.empty((0, *self.grid), np.int64)
+            return np.empty((0, *self._shape), np.int64)
         frames = torch.cat(self._pending)
         self._pending = [frames[count:].clone()]  # even if empty: the mark of a running segment
         size = self.latents_per_pass * self.geometry.time
@@ -177,12 +188,14 @@ class EncodeStream(_Stream):
 
     def _pass(self, frames: Tensor) -> np.ndarray:
         space = self.geometry.space
-        ids = torch.empty(len(frames) // self.geometry.time, *self.grid, dtype=torch.int64)
+        ids = torch.empty(len(frames) // self.geometry.time, *self._shape, dtype=torch.int64)
         for i, group in enumerate(self._tiles.groups):
             pixels = torch.stack(
                 [frames[:, r.start * space : r.end * space, c.start * space : c.end * space] for r, c in group]
             ).to(self.device)
-            out, self._tiles.states[i] = self.tokenizer.encode_pixels(pixels, self._tiles.states[i], self.dtype)
+            out, self._tiles.states[i] = self.tokenizer.encode_pixels(
+                pixels, self._tiles.states[i], self.dtype, self.quality
+            )
             for (rows, columns), part in zip(group, out.cpu(), strict=True):
                 ids[:, rows.core, columns.core] = part[:, rows.kept, columns.kept]
         return ids.numpy()
@@ -202,13 +215,17 @@ class DecodeStream(_Stream):
     ) -> None:
         schedule = schedule or Schedule()
         super().__init__(tokenizer, height, width, dtype, schedule)
-        self._tiles = _Tiles(self.grid, self.geometry.space, tokenizer.decoder.halo, schedule)
+        self._tiles = _Tiles(self.grid, self.geometry.space, tokenizer.decoder_halo, schedule)
         self._first = True
 
     def push(self, ids: np.ndarray) -> np.ndarray:
-        """Ids (n, h, w) -> uint8 (T, H, W, 3). The first latent frame of a segment gives one frame, others `time`."""
-        if ids.shape[1:] != self.grid:
-            raise UsageError(f"ids are (n, {self.grid[0]}, {self.grid[1]}), got {ids.shape}")
+        """Ids (n, h, w), or (n, h, w, quality) -> uint8 (T, H, W, 3), of one quality from a start to the next.
+
+        The first latent frame of a segment gives one frame, others `time`.
+        """
+        if ids.shape[1:3] != self.grid or ids.ndim > 4 or (ids.ndim == 4 and ids.shape[3] > self.tokenizer.qualities):
+            stages = f"[, 1 to {self.tokenizer.qualities}]" if self.tokenizer.qualities > 1 else ""
+            raise UsageError(f"ids are (n, {self.grid[0]}, {self.grid[1]}{stages}), got {ids.shape}")
         passes = [self._pass(ids[a : a + self.latents_per_pass]) for a in range(0, len(ids), self.latents_per_pass)]
         if not passes:
             return np.empty((0, self.height, self.width, 3), np.uint8)

@@ -4,11 +4,13 @@
     ids -> codes -> decoder -> patches -> uint8 frames
 
 The first frame of a segment is repeated in front so that it fills a latent frame of its own; see `geometry`.
+Two kinds: `conv` codes each latent frame by itself, `recurrent` only what is new, in one or more qualities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,23 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from vidtok.config import from_dict
-from vidtok.errors import ConfigError, UnknownNameError
+from vidtok.errors import ConfigError, UnknownNameError, UsageError
 from vidtok.geometry import Geometry
 from vidtok.model.conv import ConvConfig, ConvDecoder, ConvEncoder
-from vidtok.model.layers import Half, State
+from vidtok.model.layers import State
 from vidtok.model.patches import from_patches, patch_values, to_patches
 from vidtok.model.quantizer import Quantized, QuantizerConfig, build_quantizer
-
-
-class Backbone(NamedTuple):
-    config: type[Any]  # a dataclass
-    encoder: Callable[[Any, int, int], Half]  # (config, patch values, latent channels)
-    decoder: Callable[[Any, int, int], Half]
-
-
-BACKBONES = {
-    "conv": Backbone(ConvConfig, ConvEncoder, ConvDecoder),
-}
+from vidtok.model.recurrent import (
+    Expectation,
+    Memory,
+    Recurrence,
+    RecurrentConfig,
+    RecurrentDecoder,
+    RecurrentEncoder,
+    misfit,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +40,25 @@ class ModelConfig:
     kind: str = "conv"  # which backbone; `backbone` is its own config
     time_stride: int = 4  # frames per latent frame, after the first
     space_stride: int = 8  # pixels per grid cell, each way
+    qualities: int = 1  # rates, that is ids per cell at most; recurrent models only
+    default_quality: int = 1
     backbone: dict[str, Any] = field(default_factory=dict)
     quantizer: QuantizerConfig = field(default_factory=lambda: QuantizerConfig(levels=(4,) * 8))
 
     def __post_init__(self) -> None:
-        if self.kind not in BACKBONES:
-            raise UnknownNameError("backbone", self.kind, BACKBONES)
+        if self.kind not in KINDS:
+            raise UnknownNameError("backbone", self.kind, KINDS)
         if not 1 <= self.time_stride <= 64 or not 1 <= self.space_stride <= 64:
             raise ConfigError(f"strides are 1 to 64, got {self.time_stride} and {self.space_stride}")
+        if not 1 <= self.qualities <= (64 if self.kind == "recurrent" else 1):
+            raise ConfigError(f"qualities {self.qualities}: a {self.kind} model has one; recurrent models have 1 to 64")
+        if not 1 <= self.default_quality <= self.qualities:
+            raise ConfigError(f"default_quality is 1 to {self.qualities}, got {self.default_quality}")
         self.backbone_config()
 
     def backbone_config(self) -> Any:
         """The backbone's own config object, checked."""
-        return from_dict(BACKBONES[self.kind].config, self.backbone, "backbone")
+        return from_dict(KINDS[self.kind], self.backbone, "backbone")
 
     @property
     def vocabulary(self) -> int:
@@ -62,50 +68,222 @@ class ModelConfig:
     def geometry(self) -> Geometry:
         return Geometry(time=self.time_stride, space=self.space_stride)
 
+    def check_quality(self, quality: int | None) -> int:
+        """`quality`, the default where None; UsageError where the model has no such rate."""
+        if quality is None:
+            return self.default_quality
+        if not 1 <= quality <= self.qualities:
+            has = "has one rate, quality 1" if self.qualities == 1 else f"has qualities 1 to {self.qualities}"
+            raise UsageError(f"--quality {quality}: this model {has}")
+        return quality
+
+
+KINDS: dict[str, type[Any]] = {"conv": ConvConfig, "recurrent": RecurrentConfig}
+
 
 class Reconstruction(NamedTuple):
     frames: Tensor  # (B, T, H, W, 3) about [-1, 1]
     quantized: Quantized
+    extra: dict[str, Tensor] = {}  # noqa: RUF012  # other reconstructions of the same shape, to be trained as well
 
 
 class Tokenizer(nn.Module):
-    """The network of a `ModelConfig`. Knows patches, latents and ids; videos of any size are `stream`'s job."""
+    """The network of a `ModelConfig`. Knows patches, latents and ids; videos of any size are `stream`'s job.
+
+    Ids are (B, t, h, w) at quality 1, (B, t, h, w, quality) above, the first stage first.
+    """
+
+    encoder_halo: int | None  # cells a side that a cell's ids depend on; None: on the whole picture
+    decoder_halo: int | None  # the same for its pixels
+    look_back: int  # latent frames before the first wanted one that a decoder needs for exact frames
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.geometry = config.geometry
         self.quantizer = build_quantizer(config.quantizer)
-        backbone, sizes = BACKBONES[config.kind], config.backbone_config()
-        patch = patch_values(self.geometry)
-        self.encoder = backbone.encoder(sizes, patch, self.quantizer.dim)
-        self.decoder = backbone.decoder(sizes, patch, self.quantizer.dim)
 
     @property
-    def look_back(self) -> int:
-        """Latent frames before the first wanted one that the decoder needs for exact frames."""
-        return self.decoder.look_back
+    def qualities(self) -> int:
+        return self.config.qualities
 
-    def forward(self, frames: Tensor) -> Reconstruction:
-        """Training path. Frames (B, T, H, W, 3) in [-1, 1] with T = 1 + k * time and H, W multiples of space."""
-        front = frames[:, :1].expand(-1, self.geometry.time - 1, -1, -1, -1)
-        patches = to_patches(torch.cat([front, frames], dim=1), self.geometry)
-        latent, _ = self.encoder(patches, None)
-        quantized = self.quantizer.quantize(latent)
-        decoded, _ = self.decoder(quantized.codes, None)
-        return Reconstruction(from_patches(decoded, self.geometry)[:, self.geometry.time - 1 :], quantized)
+    def forward(self, frames: Tensor, quality: int | None = None) -> Reconstruction:
+        """Training path. Frames (B, T, H, W, 3) in [-1, 1], H and W multiples of space.
+
+        T is 1 + k * time for the start of a segment, k * time for the start of a period inside one.
+        """
+        starts = frames.shape[1] % self.geometry.time == 1 or self.geometry.time == 1
+        front = self.geometry.time - 1 if starts else 0
+        patches = to_patches(torch.cat([frames[:, :1].expand(-1, front, -1, -1, -1), frames], dim=1), self.geometry)
+        decoded, quantized, extra = self.reconstruct(patches, self.config.check_quality(quality), starts)
+
+        def back(patches: Tensor) -> Tensor:
+            return from_patches(patches, self.geometry)[:, front:]
+
+        return Reconstruction(back(decoded), quantized, {name: back(p) for name, p in extra.items()})
 
     @torch.no_grad()
     def encode_pixels(
-        self, pixels: Tensor, state: State | None, dtype: torch.dtype = torch.float32
+        self, pixels: Tensor, state: State | None, dtype: torch.dtype = torch.float32, quality: int = 1
     ) -> tuple[Tensor, State]:
-        """uint8 (B, t * time, H, W, 3) -> ids (B, t, h, w) int64, and the state for what follows."""
-        patches = to_patches(pixels, self.geometry).float().div_(127.5).sub_(1).to(dtype)
-        latent, state = self.encoder(patches, state)
-        return self.quantizer.quantize(latent).ids, state
+        """uint8 (B, t * time, H, W, 3) -> ids int64, and the state for what follows."""
+        patches = to_patches(pixels, self.geometry).float().div_(127.5).sub_(1)
+        return self.encode_patches(patches, state or State(), dtype, quality)
 
     @torch.no_grad()
     def decode_ids(self, ids: Tensor, state: State | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, State]:
-        """Ids (B, t, h, w) -> uint8 patches (B, t, h, w, P), and the state for what follows."""
-        decoded, state = self.decoder(self.quantizer.ids_to_codes(ids).to(dtype), state)
+        """Ids of any quality -> uint8 patches (B, t, h, w, P), and the state for what follows."""
+        decoded, state = self.decode_patches(ids, state or State(), dtype)
         return decoded.float().mul_(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8), state
+
+    def reconstruct(self, patches: Tensor, quality: int, starts: bool) -> tuple[Tensor, Quantized, dict[str, Tensor]]:
+        """Patches (B, t, h, w, P) there and back, with gradients."""
+        raise NotImplementedError
+
+    def encode_patches(self, patches: Tensor, state: State, dtype: torch.dtype, quality: int) -> tuple[Tensor, State]:
+        raise NotImplementedError
+
+    def decode_patches(self, ids: Tensor, state: State, dtype: torch.dtype) -> tuple[Tensor, State]:
+        raise NotImplementedError
+
+
+class ConvTokenizer(Tokenizer):
+    """Encoder and decoder meet in the ids alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        sizes, patch = config.backbone_config(), patch_values(self.geometry)
+        self.encoder = ConvEncoder(sizes, patch, self.quantizer.dim)
+        self.decoder = ConvDecoder(sizes, patch, self.quantizer.dim)
+        self.encoder_halo, self.decoder_halo = self.encoder.halo, self.decoder.halo
+        self.look_back = self.decoder.look_back
+
+    def reconstruct(self, patches: Tensor, quality: int, starts: bool) -> tuple[Tensor, Quantized, dict[str, Tensor]]:
+        latent, _ = self.encoder(patches, None if starts else State(1))
+        quantized = self.quantizer.quantize(latent)
+        return self.decoder(quantized.codes, None if starts else State(1))[0], quantized, {}
+
+    def encode_patches(self, patches: Tensor, state: State, dtype: torch.dtype, quality: int) -> tuple[Tensor, State]:
+        latent, state = self.encoder(patches.to(dtype), state)
+        return self.quantizer.quantize(latent).ids, state
+
+    def decode_patches(self, ids: Tensor, state: State, dtype: torch.dtype) -> tuple[Tensor, State]:
+        return self.decoder(self.quantizer.ids_to_codes(ids).to(dtype), state)  # type: ignore[no-any-return]
+
+
+class RecurrentTokenizer(Tokenizer):
+    """Encoder and decoder share a recurrence; each stage of each latent frame says what the others left out."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        sizes, patch, digits = config.backbone_config(), patch_values(self.geometry), self.quantizer.dim
+        self.recurrence = Recurrence(sizes, patch, digits, config.qualities)
+        self.encoder = RecurrentEncoder(sizes, patch, digits)
+        self.decoder = RecurrentDecoder(sizes, patch)
+        self.encoder_halo = self.decoder_halo = None
+        self.period: int = sizes.period
+        self.uncertainty: float = sizes.uncertainty
+        self.look_back = self.period - 1
+
+    def reconstruct(self, patches: Tensor, quality: int, starts: bool) -> tuple[Tensor, Quantized, dict[str, Tensor]]:
+        b, t, h, w, _ = patches.shape
+        kind, coefficients = patches.dtype, self.encoder.analysis(patches)
+        memories = [self.recurrence.start(b, h, w, patches)] * quality
+        last: list[Memory] = []
+        ids: list[Tensor] = []
+        terms: dict[str, Tensor] = defaultdict(lambda: patches.new_zeros(()))
+        for i in range(t):
+            found = []
+            for stage, expected in self._stages(memories, i if starts else i + self.period, kind):
+                quantized = self.quantizer.quantize(self.encoder(coefficients[:, i : i + 1], expected))
+                memories[stage] = self.recurrence.update(expected, quantized.codes)
+                for name, term in quantized.terms.items():
+                    terms[name] = terms[name] + term / (t * quality)
+                misfits = misfit(coefficients[:, i : i + 1], expected) * (self.uncertainty / (t * quality))
+                terms["uncertainty"] = terms["uncertainty"] + misfits
+                found.append(quantized.ids)
+            last.append(memories[-1])
+            ids.append(_stack(found))
+        estimates, notes = (
+            torch.cat(parts, dim=1) for parts in zip(*((m.estimate, m.notes) for m in last), strict=True)
+        )
+        decoded, _ = self.decoder(estimates, notes, self.decoder.initial_taps(b, h, w, estimates.to(kind)), kind)
+        codes = torch.cat([m.codes for m in last], dim=1)
+        return (
+            decoded,
+            Quantized(codes, torch.cat(ids, dim=1), sum(terms.values(), patches.new_zeros(())), dict(terms)),
+            {"estimate": self.decoder.synthesis(estimates)},
+        )
+
+    def encode_patches(self, patches: Tensor, state: State, dtype: torch.dtype, quality: int) -> tuple[Tensor, State]:
+        b, t, h, w, _ = patches.shape
+        memories = self._recall(state, quality, patches)
+        ids = []
+        for i in range(t):
+            coefficients = self.encoder.analysis(patches[:, i : i + 1])
+            if (state.latent + i) % self.period == 0:
+                memories = [self.recurrence.start(b, h, w, patches)] * quality
+            found = []
+            for stage, expected in self._stages(memories, state.latent + i, dtype):
+                quantized = self.quantizer.quantize(self.encoder(coefficients, expected))
+                memories[stage] = self.recurrence.update(expected, quantized.codes)
+                found.append(quantized.ids)
+            ids.append(_stack(found))
+        return torch.cat(ids, dim=1), State(state.latent + t, _flat(memories))
+
+    def decode_patches(self, ids: Tensor, state: State, dtype: torch.dtype) -> tuple[Tensor, State]:
+        stages = ids[..., None] if ids.ndim == 4 else ids
+        b, t, h, w, quality = stages.shape
+        codes = self.quantizer.ids_to_codes(stages)  # (B, t, h, w, q, D)
+        memories = self._recall(state, quality, codes)
+        taps = state.taps[3 * quality :] or self.decoder.initial_taps(b, h, w, codes.to(dtype))
+        decoded: list[Tensor] = []
+        for first, after in _periods(state.latent, t, self.period):
+            if (state.latent + first) % self.period == 0:
+                memories = [self.recurrence.start(b, h, w, codes)] * quality
+                taps = self.decoder.initial_taps(b, h, w, codes.to(dtype))
+            known = []
+            for i in range(first, after):
+                for stage, expected in self._stages(memories, state.latent + i, dtype):
+                    memories[stage] = self.recurrence.update(expected, codes[:, i : i + 1, ..., stage, :].contiguous())
+                known.append(memories[-1])
+            estimates = torch.cat([m.estimate for m in known], dim=1)
+            patches, taps = self.decoder(estimates, torch.cat([m.notes for m in known], dim=1), taps, dtype)
+            decoded.append(patches)
+        return torch.cat(decoded, dim=1), State(state.latent + t, (*_flat(memories), *taps))
+
+    def _stages(self, memories: list[Memory], latent: int, dtype: torch.dtype) -> Iterator[tuple[int, Expectation]]:
+        """What each stage expects; between two of them the caller puts the new memory in its place."""
+        phase = self.recurrence.phase_of(latent)
+        for stage in range(len(memories)):
+            lower = memories[stage - 1].estimate if stage else None
+            yield stage, self.recurrence.expect(memories[stage], lower, stage, phase, dtype)
+
+    def _recall(self, state: State, quality: int, like: Tensor) -> list[Memory]:
+        b, _, h, w = like.shape[:4]
+        if not state.taps:
+            return [self.recurrence.start(b, h, w, like)] * quality
+        return [Memory(*state.taps[3 * k : 3 * k + 3]) for k in range(quality)]
+
+
+def _stack(stages: list[Tensor]) -> Tensor:
+    """Ids (B, 1, h, w) of each stage -> (B, 1, h, w), or (B, 1, h, w, quality) where there are several."""
+    return stages[0] if len(stages) == 1 else torch.stack(stages, dim=-1)
+
+
+def _flat(memories: list[Memory]) -> tuple[Tensor, ...]:
+    return tuple(tensor for memory in memories for tensor in memory)
+
+
+def _periods(latent: int, count: int, period: int) -> Iterator[tuple[int, int]]:
+    """Cut `count` latent frames, the first of them number `latent`, where periods begin: (first, after) from 0."""
+    first = 0
+    while first < count:
+        after = min(count, first + period - (latent + first) % period)
+        yield first, after
+        first = after
+
+
+def build_tokenizer(config: ModelConfig) -> Tokenizer:
+    """The network that `config.kind` names, with random weights."""
+    return {"conv": ConvTokenizer, "recurrent": RecurrentTokenizer}[config.kind](config)
