@@ -29,12 +29,12 @@ def test_ids_codes_ids(config: QuantizerConfig, seed: int) -> None:
     quantizer = build_quantizer(config).eval()
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(2, 3, 4, 5, quantizer.dim, generator=generator) * 2
-    codes, ids, loss = quantizer.quantize(z)
+    codes, ids, loss, terms = quantizer.quantize(z)
     assert ids.shape == (2, 3, 4, 5) and ids.dtype == torch.int64
     assert int(ids.min()) >= 0 and int(ids.max()) < quantizer.vocabulary == math.prod(quantizer.digits)
     assert torch.allclose(quantizer.ids_to_codes(ids), codes, atol=1e-6)
     assert float(codes.abs().max()) <= 1 + 1e-6
-    assert loss.item() == 0
+    assert loss.item() == 0 and not terms
     again = quantizer.quantize(torch.atanh(codes * 0.999) if config.kind == "fsq" else codes)
     assert torch.equal(again.ids, ids)
 
@@ -71,7 +71,7 @@ def test_gradients_pass_straight_through(kind: str) -> None:
     config = QuantizerConfig(levels=(5, 5, 5)) if kind == "fsq" else QuantizerConfig(kind=kind, bits=3)
     quantizer = build_quantizer(config).train()
     z = torch.randn(64, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    codes, _, loss = quantizer.quantize(z)
+    codes, _, loss, _ = quantizer.quantize(z)
     (codes.sum() + loss).backward()
     assert z.grad is not None and torch.isfinite(z.grad).all() and float(z.grad.abs().sum()) > 0
     assert (loss.item() != 0) == (kind != "fsq")

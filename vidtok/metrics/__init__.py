@@ -3,6 +3,7 @@
 table.py       `MetricSet`: names -> metrics, fed with clips, one pass, constant memory
 fidelity.py    `FramePair` and PSNR
 structure.py   SSIM and MS-SSIM
+lpips.py       LPIPS, VGG-16 and AlexNet, weights found or fetched when asked
 statistics.py  `TokenStatistics`: usage, perplexity, entropy, repeats (numpy)
 """
 
