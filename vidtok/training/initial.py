@@ -1,25 +1,27 @@
 """Patch transforms that start from the principal components of the training clips, not from noise.
 
 The first layer maps a patch to its components, the last one back; what lies between starts near zero, so the
-untrained network is a truncated PCA with coarse quantization and learns from there.
+untrained network is a truncated PCA with coarse quantization, of the patch or of what is new in it, and learns from
+there.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from vidtok.geometry import Geometry
+from vidtok.model.layers import Conv
 from vidtok.model.patches import patch_values
-from vidtok.model.tokenizer import Tokenizer
+from vidtok.model.tokenizer import ConvTokenizer, RecurrentTokenizer, Tokenizer
 from vidtok.training.data import Clips
 
 
 def patch_components(clips: Clips, geometry: Geometry, seed: int, samples: int = 800) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (P,), variances (P,) falling, and components (P, P) in columns, of patches in [-1, 1]."""
-    batch = clips.batch(seed, 2**31, samples, geometry.time, geometry.space * 6)
-    cells = batch.reshape(samples, geometry.time, 6, geometry.space, 6, geometry.space, 3)
-    rows = cells.permute(0, 2, 4, 1, 3, 5, 6).reshape(-1, patch_values(geometry)).double() / 127.5 - 1
+    rows = _cells(clips, geometry, seed, samples)
     variances, components = torch.linalg.eigh(torch.cov(rows.T))
     return (
         rows.mean(0).float(),
@@ -28,10 +30,24 @@ def patch_components(clips: Clips, geometry: Geometry, seed: int, samples: int =
     )
 
 
+def _cells(clips: Clips, geometry: Geometry, seed: int, samples: int) -> Tensor:
+    """Patches (n, P) in [-1, 1], float64, 36 of each of `samples` clips."""
+    batch = clips.batch(seed, 2**31, samples, geometry.time, geometry.space * 6)
+    cells = batch.reshape(samples, geometry.time, 6, geometry.space, 6, geometry.space, 3)
+    return cells.permute(0, 2, 4, 1, 3, 5, 6).reshape(-1, patch_values(geometry)).double() / 127.5 - 1
+
+
 @torch.no_grad()
 def start_from_components(tokenizer: Tokenizer, clips: Clips, seed: int) -> None:
-    """Set the outer layers of encoder and decoder; components are scaled by the square root of their deviation."""
-    mean, variances, components = patch_components(clips, tokenizer.geometry, seed)
+    """Set the outer layers of encoder and decoder, in place, whichever kind the tokenizer is."""
+    if isinstance(tokenizer, RecurrentTokenizer):
+        _start_recurrent(tokenizer, clips, seed)
+    elif isinstance(tokenizer, ConvTokenizer):
+        _start_conv(tokenizer, *patch_components(clips, tokenizer.geometry, seed))
+
+
+def _start_conv(tokenizer: ConvTokenizer, mean: Tensor, variances: Tensor, components: Tensor) -> None:
+    """Components are scaled by the square root of their deviation."""
     inlet, outlet = tokenizer.encoder.inlet, tokenizer.decoder.outlet
     width = min(inlet.weight.shape[0], len(mean))
     scale = variances[:width] ** -0.25
@@ -44,3 +60,96 @@ def start_from_components(tokenizer: Tokenizer, clips: Clips, seed: int) -> None
     torch.nn.init.normal_(head, std=0.02)
     for i in range(min(head.shape[0], width)):
         head[i, i] += 0.8 / max(1.0, float(variances[i] ** 0.25))
+
+
+def _start_recurrent(tokenizer: RecurrentTokenizer, clips: Clips, seed: int) -> None:
+    """Coefficients are components of 8 x 8 pixels times cosines in time; the prediction is the last frame standing
+    still; the first transform codes the largest coefficients, the others still ones in turn, then moving ones."""
+    recurrence, encoder, decoder = tokenizer.recurrence, tokenizer.encoder, tokenizer.decoder
+    mean, variances, basis, still = separable_components(
+        clips, tokenizer.geometry, seed, recurrence.config.coefficients
+    )
+    size, geometry = len(variances), tokenizer.geometry
+    _fill(encoder.analysis, basis.T, -basis.T @ mean)
+    _fill(decoder.synthesis, basis, mean)
+    last_frame = basis[-(len(mean) // geometry.time) :]
+    _fill(recurrence.predict, basis.T @ last_frame.repeat(geometry.time, 1))
+    factors = (
+        (recurrence.inlet, 0.3),
+        (recurrence.outlet, 0.1),
+        (recurrence.codes, 0.2),
+        (recurrence.choice, 0.3),
+        (encoder.inlet, 0.1),
+        (encoder.outlet, 0.3),
+        (decoder.inlet, 0.3),
+    )
+    for layer, factor in factors:
+        layer.weight.mul_(factor)
+    recurrence.scale.weight.zero_()
+    recurrence.scale.bias[:size] = variances.log() / 2
+    for layer in (encoder.forwards, recurrence.inverse, recurrence.urgency):
+        layer.weight.zero_()
+    for number, group in enumerate(_groups(still, tokenizer.quantizer.dim, recurrence.config.transforms)):
+        first = number * tokenizer.quantizer.dim
+        for row, coefficient in enumerate(group, first):
+            encoder.forwards.weight[row, coefficient] = 1.0
+            recurrence.inverse.weight[coefficient, row] = 1.6
+            recurrence.urgency.weight[number, coefficient] = 1.0
+    diagonal = torch.arange(min(size, recurrence.config.width))
+    for layer in (encoder.inlet, recurrence.outlet):
+        layer.weight[diagonal, diagonal] += 0.5
+    if tokenizer.qualities > 1:
+        recurrence.gate.weight.zero_()
+
+
+def separable_components(
+    clips: Clips, geometry: Geometry, seed: int, count: int, samples: int = 800
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean (P,), variances (count,) falling, basis (P, count) orthonormal, still (count,) bool: constant in time.
+
+    Components in space times a cosine transform in time; still ones are kept down to an eighth of the variance of
+    others, since they add up over a video.
+    """
+    frames: Tensor = _cells(clips, geometry, seed, samples).unflatten(
+        1, (geometry.time, -1)
+    )  # (n, time, values of a frame)
+    mean = frames.mean((0, 1))
+    frames = frames - mean
+    flat = frames.flatten(0, 1)
+    space = torch.linalg.eigh(flat.T @ flat / len(flat)).eigenvectors.flip(1)
+    n = torch.arange(geometry.time, dtype=torch.float64)
+    cosines = torch.cos(math.pi * (n + 0.5) * n[:, None] / geometry.time) * (2 / geometry.time) ** 0.5
+    cosines[0] /= 2**0.5
+    variances = torch.einsum("at,nti,ij->naj", cosines, frames, space).square().mean(0)
+    worth = variances.clone()
+    worth[0] *= 8
+    kept = worth.flatten().argsort(descending=True)[:count]
+    kept = kept[variances.flatten()[kept].argsort(descending=True)]
+    a, j = kept // len(mean), kept % len(mean)
+    basis = (cosines[a][:, :, None] * space.T[j][:, None, :]).flatten(1).T
+    return (
+        mean.repeat(geometry.time).float(),
+        variances[a, j].clamp(min=1e-6).float(),
+        basis.float().contiguous(),
+        a == 0,
+    )
+
+
+def _groups(still: Tensor, digits: int, transforms: int) -> list[list[int]]:
+    """Coefficients that each transform codes: the first ones, then still ones for two thirds, then moving ones."""
+    numbers = range(digits, len(still))
+    calm, moving = ([k for k in numbers if bool(still[k]) == wanted] for wanted in (True, False))
+    of_calm = (transforms - 1) * 2 // 3
+    parts = [list(range(min(digits, len(still))))]
+    parts += [calm[i * digits : (i + 1) * digits] for i in range(of_calm)]
+    return parts + [moving[i * digits : (i + 1) * digits] for i in range(transforms - 1 - of_calm)]
+
+
+def _fill(layer: Conv, weight: Tensor, bias: Tensor | None = None) -> None:
+    """The top left corner of a 1x1 convolution; zero elsewhere."""
+    rows, columns = weight.shape
+    layer.weight.zero_()
+    layer.weight[:rows, :columns, 0, 0] = weight
+    layer.bias.zero_()
+    if bias is not None:
+        layer.bias[:rows] = bias

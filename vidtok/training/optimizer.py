@@ -47,14 +47,14 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
 
 
 class Optimizer:
-    """`step(rate)` applies the gradients at `rate` times the configured learning rates."""
+    """`step(rate)` applies the gradients at `rate` times the configured learning rates; without one nothing moves."""
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
         self.config = config
         self.matrices: dict[str, nn.Parameter] = {}
         self.others: dict[str, nn.Parameter] = {}
         for name, parameter in parameters:
-            inner = parameter.ndim == 4 and ".body." in name
+            inner = parameter.ndim == 4 and "body." in name
             (self.matrices if inner else self.others)[name] = parameter
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
         self.mean = {name: torch.zeros_like(p) for name, p in self.others.items()}
@@ -66,7 +66,8 @@ class Optimizer:
         config = self.config
         self.steps += 1
         for name, p in self.matrices.items():
-            assert p.grad is not None
+            if p.grad is None:
+                continue
             velocity = self.momentum[name].lerp_(p.grad, 1 - config.momentum)
             update = orthogonalize(p.grad.lerp(velocity, config.momentum).flatten(1)).view_as(p)
             tall = max(1.0, p.shape[0] / update[0].numel()) ** 0.5
@@ -75,7 +76,8 @@ class Optimizer:
             )
         beta1, beta2 = config.betas
         for name, p in self.others.items():
-            assert p.grad is not None
+            if p.grad is None:
+                continue
             mean = self.mean[name].lerp_(p.grad, 1 - beta1) / (1 - beta1**self.steps)
             square = self.square[name].lerp_(p.grad.square(), 1 - beta2) / (1 - beta2**self.steps)
             p.addcdiv_(mean, square.sqrt().add_(1e-8), value=-config.adam_rate * rate)

@@ -1,281 +1,300 @@
-"""Training a tokenizer: one visible loop. Set up, then step, log, save.
+"""Training a tokenizer: one visible loop. Set up, then validate, save, step, log.
 
-A run lives in a folder: `log.jsonl`, `state.safetensors` + `state.json` (to resume), `model.safetensors` (to use).
-Batches and schedules are functions of the step, so a run that was stopped and resumed gives the same losses.
+Batches, schedules and whatever is drawn are functions of (seed, step), and the rest is in the checkpoint; so a run that
+was stopped or killed and resumed gives the same losses, bit for bit on a CPU. `state` says what a run leaves on disk,
+`distributed` how several processes train together, `monitor` when a run is given up.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from vidtok.checkpoint import save_tokenizer, write_atomically
-from vidtok.config import apply_overrides, from_dict, load_toml, to_dict
-from vidtok.errors import ConfigError, ModelError, UnknownNameError
-from vidtok.model.tokenizer import ModelConfig, Tokenizer
-from vidtok.training.data import Clips, DataConfig
+from vidtok.errors import ConfigError
+from vidtok.model.tokenizer import build_tokenizer
+from vidtok.training.data import Loader
+from vidtok.training.distributed import World, joined
 from vidtok.training.initial import start_from_components
-from vidtok.training.losses import LOSSES
-from vidtok.training.optimizer import Optimizer, OptimizerConfig, schedule
+from vidtok.training.losses import Term, build, total
+from vidtok.training.monitor import Monitor, Usage, find_bad, refuse_collapse
+from vidtok.training.optimizer import Optimizer, schedule
+from vidtok.training.plan import TrainConfig, load_config
+from vidtok.training.report import Reporter
+from vidtok.training.state import Run, load_run, save_run
+from vidtok.training.validate import find_videos
 
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """A stretch of training with clips of one shape."""
-
-    steps: int
-    batch: int  # clips a step
-    frames: int  # 1 + k * time stride
-    size: int  # pixels a side, a multiple of the space stride
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    name: str  # of the model
-    description: str = ""
-    seed: int = 0
-    loss: str = "log_l2"
-    ema: float = 0.999  # decay of the averaged weights, which are what is saved as the model
-    clip_gradient: float = 0.0  # global norm; 0: off
-    save_every: int = 500  # steps
-    log_every: int = 20
-    max_bad_steps: int = 20  # non-finite losses or gradients in a row before the run stops
-    stages: tuple[Stage, ...]
-    data: DataConfig
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise UnknownNameError("loss", self.loss, LOSSES)
-        if not self.stages:
-            raise ConfigError("at least one [[stages]] is wanted")
-        geometry = self.model.geometry
-        for stage in self.stages:
-            if (stage.frames - 1) % geometry.time or stage.size % geometry.space or min(stage.steps, stage.batch) < 1:
-                raise ConfigError(
-                    f"{stage}: frames are 1 + k * {geometry.time}, size a multiple of {geometry.space}, the rest >= 1"
-                )
-
-    @property
-    def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
-
-    def stage_at(self, step: int) -> Stage:
-        for stage in self.stages:
-            if step < stage.steps:
-                return stage
-            step -= stage.steps
-        return self.stages[-1]
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """A TOML file and `key=value` items -> checked config."""
-    return from_dict(TrainConfig, apply_overrides(load_toml(path), overrides))
+Warn = Callable[[str], None]
+Progress = Callable[[dict[str, Any], int], None]
 
 
 def run(
     config_path: str | Path,
     overrides: Sequence[str] = (),
     *,
-    device: str = "cpu",
+    device: str = "auto",
     output: str | Path | None = None,
     resume: bool = False,
     threads: int | None = None,
-    progress: Callable[[dict[str, Any], int], None] | None = None,
-    warn: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+    warn: Warn | None = None,
 ) -> Path:
-    """Train until the config's last step or SIGTERM/SIGINT; returns the model file. `progress(record, total)`
-    is called with each line of the log."""
+    """Train until the config's last step or SIGTERM/SIGINT; returns the model file. `progress(record, total)` is called
+    with each line of the log. Under torchrun all processes call it, and only the first writes, warns and reports."""
     config = load_config(Path(config_path), overrides)
-    folder = Path(output or Path("runs") / config.name)
     if threads:
         torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     return train(
         config,
-        folder,
-        device=torch.device("cpu" if device == "auto" else device),
+        Path(output or Path("runs") / config.name),
+        device=torch.device(device),
         resume=resume,
-        progress=progress,
+        progress=progress or (lambda record, total: None),
         warn=warn or (lambda text: print(text, file=sys.stderr)),
     )
 
 
 def train(
-    config: TrainConfig,
-    folder: Path,
-    *,
-    device: torch.device,
-    resume: bool = False,
-    progress: Callable[[dict[str, Any], int], None] | None = None,
-    warn: Callable[[str], None] = print,
+    config: TrainConfig, folder: Path, *, device: torch.device, resume: bool, progress: Progress, warn: Warn
 ) -> Path:
-    """The loop. ModelError if the run diverges: `max_bad_steps` non-finite steps in a row."""
-    state_file = folder / "state.json"
-    if state_file.exists() and not resume:
-        raise ConfigError(f"{folder} holds a run; --resume continues it, another --output starts anew")
-    torch.manual_seed(config.seed)
-    clips = Clips(config.data, max(stage.size for stage in config.stages), warn)
-    tokenizer = Tokenizer(config.model)
-    optimizer = Optimizer(tokenizer.named_parameters(), config.optimizer)
-    averaged = Tokenizer(config.model)
-    start, bad = 0, 0
-    if state_file.exists():
-        start = _load_state(folder, tokenizer, averaged, optimizer)
-    else:
-        start_from_components(tokenizer, clips, config.seed)
-        averaged.load_state_dict(tokenizer.state_dict())
-    for module in (tokenizer, averaged):
-        module.to(device)
-    distortion, stop = LOSSES[config.loss], _StopSignal()
-    began, log = time.monotonic(), _Log(folder / "log.jsonl", start)
+    """The loop. ModelError when numbers are not finite `max_bad_steps` times in a row, when the loss diverges and when
+    the ids collapse; the last checkpoint stays."""
+    with joined(device) as world, _StopSignal() as stop:
+        warn = warn if world.first else _silent
+        check_start(config, folder, world, resume)
+        videos = find_videos(config.validation)
+        losses = [build(stage.losses or config.run_losses, world.device) for stage in config.stages]
+        largest = max(stage.size for stage in config.stages)
+        loader = Loader(config.data, config.stage_at, config.seed, smallest=largest, warn=warn)
+        run = _set_up(config, folder, world, loader, warn)
+        monitor, usage = Monitor(config, run.monitor), Usage(run.tokenizer.quantizer.digits, world.device)
+        clock, saved = _Clock(config), run.step
+        batches = loader.batches(run.step, config.steps, rank=world.rank, world=world.size)
+        sample = partial(_sample, config, loader)
+        with closing(batches), Reporter(run, folder, world, videos, sample, progress, warn) as report:
+            while True:
+                if run.step % config.validate_every == 0 or run.step == config.steps:
+                    report.validate(stop.check)
+                stopping = world.any(stop.asked) or run.step >= config.steps
+                if run.step != saved and (stopping or run.step % config.save_every == 0):
+                    run.monitor, saved = monitor.state, run.step
+                    save_run(folder, run, world)
+                if stopping:
+                    break
 
-    step = start
-    while step < config.steps and not stop.asked:
-        stage = config.stage_at(step)
-        frames = clips.batch(config.seed, step, stage.batch, stage.frames, stage.size).to(device).float() / 127.5 - 1
-        output = tokenizer(frames)
-        loss = distortion(output.frames, frames) + output.quantized.loss
-        tokenizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = _gradient_norm(tokenizer)
-        if math.isfinite(norm) and math.isfinite(loss.item()):
-            if config.clip_gradient and norm > config.clip_gradient:
-                _scale_gradients(tokenizer, config.clip_gradient / norm)
-            optimizer.step(schedule(step, config.steps, config.optimizer))
-            _average(averaged, tokenizer, min(config.ema, (1 + step) / (10 + step)))
-            bad = 0
-        else:
-            bad += 1
-            warn(f"step {step}: loss {loss.item()}, gradient norm {norm}; step skipped")
-            if bad >= config.max_bad_steps:
-                raise ModelError(f"{bad} non-finite steps in a row, the last {step}: training has diverged")
-        step += 1
-        if step % config.log_every == 0 or step == config.steps:
-            record = _measure(output.frames.detach(), frames, output.quantized.ids, tokenizer.quantizer.vocabulary)
-            record |= {
-                "step": step,
-                "loss": loss.item(),
-                "gradient_norm": norm,
-                "skipped_files": clips.skipped,
-                "clips_per_second": (step - start) * stage.batch / (time.monotonic() - began),
-            }
-            log.write(record)
-            if progress:
-                progress(record, config.steps)
-        if step % config.save_every == 0:
-            _save_state(folder, config, step, tokenizer, averaged, optimizer)
-    _save_state(folder, config, step, tokenizer, averaged, optimizer)
+                _freeze(run)
+                with clock.waiting():
+                    frames = next(batches).to(world.device)
+                quality, inside = config.draw(run.step)
+                with clock.working(run.step):
+                    done = take_step(run, frames[:, int(inside) :], quality, losses[config.place(run.step)[0]], world)
+                run.step += 1
+
+                if done.bad:
+                    report.skipped(done.bad)
+                    monitor.skip(run.step, done.bad)
+                else:
+                    usage.count(done.ids)
+                    monitor.follow(run.step, quality, done.terms)
+                if run.step % config.log_every == 0 or run.step == config.steps:
+                    record: dict[str, Any] = {
+                        **done.terms,
+                        "psnr": done.psnr(world),
+                        "quality": quality,
+                        "gradient_norm": done.norm,
+                    }
+                    record |= usage.result(world) | clock.read(run.step)
+                    report.trained(record | {"skipped_steps": monitor.skipped, "skipped_files": loader.skipped})
+                    if not done.bad:
+                        refuse_collapse(config, run.step, record["evenness"])
     return folder / "model.safetensors"
 
 
-def _measure(output: Tensor, frames: Tensor, ids: Tensor, vocabulary: int) -> dict[str, float]:
-    """PSNR in dB (mean over clips and frames) and how many different ids the batch used."""
-    mse = (output - frames).square().mean((2, 3, 4)).clamp(min=4e-10) / 4
-    used = torch.unique(ids).numel()
-    return {
-        "psnr": float(-10 * mse.log10().mean()),
-        "ids_used": used,
-        "ids_possible": min(vocabulary, ids.numel()),
-    }
+class Step(NamedTuple):
+    """What came of a step."""
+
+    terms: dict[str, float]  # "loss", then what adds up to it; means over processes
+    norm: float  # of the gradient, before clipping
+    bad: str | None  # why the step was not taken
+    ids: Tensor
+    output: Tensor  # (B, T, H, W, 3) about [-1, 1], like
+    frames: Tensor
+
+    def psnr(self, world: World) -> float:
+        """In dB, mean over clips and frames."""
+        mse = (self.output - self.frames).square().mean((2, 3, 4)).clamp(min=4e-10) / 4
+        return float(world.mean(-10 * mse.log10().mean()))
 
 
-def _gradient_norm(module: torch.nn.Module) -> float:
+def take_step(run: Run, pixels: Tensor, quality: int | None, losses: Sequence[Term], world: World) -> Step:
+    """One update from uint8 clips (B, T, H, W, 3), this process's part of the batch; none if a number is not finite."""
+    config, tokenizer = run.config, run.tokenizer
+    frames = pixels.float() / 127.5 - 1
+    with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        output = tokenizer(frames, quality)
+    loss, terms = total(losses, output.frames, frames, run.step, output.quantized)
+    for name, other in output.extra.items() if config.auxiliary else ():
+        value, _ = total(losses, other, frames, run.step)
+        loss = loss + config.auxiliary * value
+        terms[f"auxiliary_{name}"] = config.auxiliary * value.item()
+    terms = world.mean_of({"loss": loss.item(), **terms})
+    tokenizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    world.average_gradients(tokenizer)
+    norm = _gradient_norm(tokenizer)
+    bad = find_bad(terms, tokenizer, norm)
+    if not bad:
+        if config.clip_gradient and norm > config.clip_gradient:
+            _scale_gradients(tokenizer, config.clip_gradient / norm)
+        run.optimizer.step(schedule(run.step, config.steps, config.optimizer))
+        _average(run.averaged, tokenizer, min(config.ema, (1 + run.step) / (10 + run.step)))
+    return Step(terms, norm, bad, output.quantized.ids, output.frames.detach().float(), frames)
+
+
+def check_start(config: TrainConfig, folder: Path, world: World, resume: bool) -> None:
+    """ConfigError for what stands against a start, before any work."""
+    if (folder / "last.json").exists() and not resume:
+        raise ConfigError(f"{folder} holds a run; --resume continues it, another --output starts anew")
+    for stage in config.stages:
+        if stage.batch % world.size:
+            raise ConfigError(f"batch {stage.batch} cannot be shared equally by {world.size} processes")
+    world.wait()  # until all have looked: the first will write soon
+
+
+def _sample(config: TrainConfig, loader: Loader) -> list[np.ndarray]:
+    """A few clips that are the same in every run of the config."""
+    stage = config.stages[-1]
+    return list(loader.clips.batch(config.seed, 2**31 - 1, 4, stage.frames, stage.size).numpy())
+
+
+def _set_up(config: TrainConfig, folder: Path, world: World, loader: Loader, warn: Warn) -> Run:
+    """A new run, or the one in the folder where it was left."""
+    torch.manual_seed(config.seed)
+    tokenizer, averaged = build_tokenizer(config.model), build_tokenizer(config.model)
+    resumed = (folder / "last.safetensors").exists()
+    if world.first and not resumed:
+        start_from_components(tokenizer, loader.clips, config.seed)
+    averaged.load_state_dict(tokenizer.state_dict())
+    tokenizer.to(world.device)
+    averaged.to(world.device).requires_grad_(False)
+    run = Run(config, tokenizer, averaged, Optimizer(tokenizer.named_parameters(), config.optimizer))
+    if resumed:
+        if changed := load_run(folder, run, world):
+            warn(
+                f"resumed with other settings than before ({', '.join(changed)}): losses will not be as without a stop"
+            )
+    else:
+        world.share([t for module in (tokenizer, averaged) for t in module.state_dict().values()])
+    return run
+
+
+def _freeze(run: Run) -> None:
+    """In a stage that freezes the encoder only the decoder learns, from where the averaged weights are.
+
+    What makes the ids starts the stage as the averaged model has it, so that the saved model's ids stay as they were.
+    """
+    stage, first = run.config.place(run.step)
+    frozen = run.config.stages[stage].freeze_encoder
+    begins = frozen and run.step == first and not (stage and run.config.stages[stage - 1].freeze_encoder)
+    averages = dict(run.averaged.named_parameters())
+    for name, p in run.tokenizer.named_parameters():
+        p.requires_grad_(not frozen or name.startswith("decoder."))
+        if begins and not p.requires_grad:
+            p.data.copy_(averages[name])
+
+
+def _gradient_norm(module: nn.Module) -> float:
     return float(torch.stack([p.grad.norm() for p in module.parameters() if p.grad is not None]).norm())
 
 
-def _scale_gradients(module: torch.nn.Module, factor: float) -> None:
+def _scale_gradients(module: nn.Module, factor: float) -> None:
     for p in module.parameters():
         if p.grad is not None:
             p.grad.mul_(factor)
 
 
 @torch.no_grad()
-def _average(averaged: torch.nn.Module, current: torch.nn.Module, decay: float) -> None:
+def _average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
     for mean, p in zip(averaged.parameters(), current.parameters(), strict=True):
         mean.lerp_(p, 1 - decay)
 
 
-def _save_state(
-    folder: Path,
-    config: TrainConfig,
-    step: int,
-    tokenizer: Tokenizer,
-    averaged: Tokenizer,
-    optimizer: Optimizer,
-) -> None:
-    """Everything needed to go on, then the json that says so, then the model to use."""
-    tensors = {f"model.{k}": v for k, v in tokenizer.state_dict().items()}
-    tensors |= {f"averaged.{k}": v for k, v in averaged.state_dict().items()}
-    tensors |= {f"optimizer.{k}": v for k, v in optimizer.state_dict().items()}
-    write_atomically(
-        folder / "state.safetensors",
-        save(
-            {k: v.contiguous() for k, v in tensors.items()},
-            {"step": str(step), "updates": str(optimizer.steps)},
-        ),
-    )
-    state = {"step": step, "steps": config.steps, "config": to_dict(config)}
-    write_atomically(folder / "state.json", json.dumps(state, indent=1).encode())
-    save_tokenizer(folder / "model.safetensors", averaged, name=config.name, description=config.description)
-
-
-def _load_state(folder: Path, tokenizer: Tokenizer, averaged: Tokenizer, optimizer: Optimizer) -> int:
-    """Restore what `_save_state` wrote; returns the number of steps done."""
-    from safetensors import safe_open
-
-    path = folder / "state.safetensors"
-    tensors = load_file(path)
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    tokenizer.load_state_dict(part("model."))
-    averaged.load_state_dict(part("averaged."))
-    optimizer.load_state_dict(part("optimizer."), int(metadata["updates"]))
-    return int(metadata["step"])
+def _silent(_: str) -> None:
+    """Nobody is told."""
 
 
 class _StopSignal:
-    """Notes SIGTERM and SIGINT, so that the loop ends after the step with everything saved."""
+    """Notes SIGTERM and SIGINT, so that the loop ends after the step at hand with everything saved."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopSignal:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, self._note)
         except ValueError:  # not in the main thread: whoever called decides
             pass
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> bool:
+        return self.asked
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
 
-class _Log:
-    """JSON lines; on resuming, lines of steps that will be done again are dropped."""
+class _Clock:
+    """Where the seconds of this process went: in steps, and in waiting for data."""
 
-    def __init__(self, path: Path, start: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        if path.exists():
-            kept = [line for line in path.read_text().splitlines() if line and json.loads(line)["step"] <= start]
-        self.path = path
-        path.write_text("".join(line + "\n" for line in kept))
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self._worked = self._waited = 0.0  # since the last reading
+        self._clips = 0
+        self._seconds, self._pixels = 0.0, 0  # since the start
 
-    def write(self, record: dict[str, Any]) -> None:
-        with open(self.path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    @contextmanager
+    def working(self, step: int) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._worked += time.perf_counter() - start
+        self._clips += self.config.stage_at(step).batch
+        self._pixels += self.config.pixels(step, step + 1)
+
+    def read(self, step: int) -> dict[str, float]:
+        """Clips of all processes a second, share of time that data was waited for, seconds that are left."""
+        seconds = max(self._worked + self._waited, 1e-9)
+        self._seconds += seconds
+        found = {
+            "clips_per_second": self._clips / seconds,
+            "waiting": self._waited / seconds,
+            "seconds_left": self.config.pixels(step, self.config.steps) * self._seconds / max(self._pixels, 1),
+        }
+        self._worked = self._waited = 0.0
+        self._clips = 0
+        return found

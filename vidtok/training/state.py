@@ -1,0 +1,173 @@
+"""What a run leaves on disk, each file whole or not at all, nothing pickled.
+
+log.jsonl           a JSON line for each step that is logged, skipped or validated
+last.safetensors    everything to go on with: weights, averages, optimizer, random states; the rest as JSON inside
+last.json           the same JSON, to be read
+model.safetensors   the averaged weights, as a model to use
+best.safetensors    the model that was best in validation, by mean PSNR
+best.json           its step and what validation said
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+import vidtok
+from vidtok.checkpoint import save_tokenizer, write_atomically
+from vidtok.config import to_dict
+from vidtok.errors import ConfigError, ModelError
+from vidtok.model.tokenizer import Tokenizer
+from vidtok.training.distributed import World
+from vidtok.training.optimizer import Optimizer
+from vidtok.training.plan import TrainConfig
+
+FREE = ("save_every", "log_every", "validate_every", "validation", "tensorboard", "description", "max_bad_steps")
+
+
+@dataclass
+class Run:
+    """The networks, the optimizer and the numbers that a run consists of."""
+
+    config: TrainConfig
+    tokenizer: Tokenizer
+    averaged: Tokenizer
+    optimizer: Optimizer
+    step: int = 0  # steps done
+    validated: int = -1  # the step that was validated last
+    best: float | None = None  # dB, of validation
+    monitor: Mapping[str, Any] = field(default_factory=dict)
+
+    def numbers(self, world: World) -> dict[str, Any]:
+        """What is not a tensor, as JSON."""
+        return {
+            "step": self.step,
+            "steps": self.config.steps,
+            "updates": self.optimizer.steps,
+            "validated": self.validated,
+            "best_psnr": self.best,
+            "monitor": self.monitor,
+            "processes": world.size,
+            "versions": {"vidtok": vidtok.__version__, "torch": torch.__version__},
+            "config": to_dict(self.config),
+        }
+
+
+def save_run(folder: Path, run: Run, world: World) -> None:
+    """Write `last` and `model`; all processes call it, the first writes."""
+    random = world.gather(torch.get_rng_state())
+    if world.device.type == "cuda":
+        random += world.gather(torch.cuda.get_rng_state(world.device))
+    if not world.first:
+        return
+    tensors = {f"model.{k}": v for k, v in run.tokenizer.state_dict().items()}
+    tensors |= {f"averaged.{k}": v for k, v in run.averaged.state_dict().items()}
+    tensors |= {f"optimizer.{k}": v for k, v in run.optimizer.state_dict().items()}
+    tensors |= {f"random.{i}": state for i, state in enumerate(random)}
+    numbers = run.numbers(world)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    write_atomically(folder / "last.safetensors", save(tensors, {"run": json.dumps(numbers)}))
+    write_atomically(folder / "last.json", json.dumps(numbers, indent=1).encode())
+    save_model(folder, run)
+
+
+def save_model(folder: Path, run: Run) -> Path:
+    """Write the averaged weights as a model; returns its file."""
+    path = folder / "model.safetensors"
+    save_tokenizer(path, run.averaged, name=run.config.name, description=run.config.description)
+    return path
+
+
+def save_best(folder: Path, record: Mapping[str, Any]) -> None:
+    """Keep `model.safetensors` as the best."""
+    write_atomically(folder / "best.safetensors", (folder / "model.safetensors").read_bytes())
+    write_atomically(folder / "best.json", json.dumps(record, indent=1).encode())
+
+
+def load_run(folder: Path, run: Run, world: World) -> list[str]:
+    """Restore what `save_run` wrote into `run` and torch's random state; returns what will not be as it was.
+
+    ModelError where the file is damaged, ConfigError where it holds another model.
+    """
+    path = folder / "last.safetensors"
+    for torn in folder.glob(".*.tmp-*") if world.first else ():  # left by a run that was killed while it wrote
+        torn.unlink(missing_ok=True)
+    try:
+        with safe_open(path, framework="pt") as file:
+            numbers = json.loads((file.metadata() or {})["run"])
+        tensors = load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as exc:
+        raise ModelError(f"{path} cannot be resumed: {exc}") from exc
+    old, new = numbers["config"], to_dict(run.config)
+    if old["model"] != new["model"]:
+        changed = ", ".join(_differences(old["model"], new["model"], "model."))
+        raise ConfigError(f"{folder} holds a run of another model ({changed} differ); give another --output")
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    try:
+        run.tokenizer.load_state_dict(part("model."))
+        run.averaged.load_state_dict(part("averaged."))
+        run.optimizer.load_state_dict(part("optimizer."), numbers["updates"])
+        _restore_random(part("random."), world, numbers["processes"])
+    except (RuntimeError, KeyError) as exc:
+        raise ModelError(f"{path} cannot be resumed: {exc}") from exc
+    run.step, run.validated, run.best = numbers["step"], numbers["validated"], numbers["best_psnr"]
+    run.monitor = numbers["monitor"]
+    names = [name for name in _differences(old, new) if name.split(".")[0] not in FREE]
+    return names + (["processes"] if numbers["processes"] != world.size else [])
+
+
+def _restore_random(states: Mapping[str, Tensor], world: World, processes: int) -> None:
+    """Each process its own; one that was not there before goes on with what it has."""
+    if world.rank < processes:
+        torch.set_rng_state(states[str(world.rank)])
+        if world.device.type == "cuda" and (key := str(processes + world.rank)) in states:
+            torch.cuda.set_rng_state(states[key], world.device)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of entries that differ."""
+    names: list[str] = []
+    for key in dict.fromkeys([*old, *new]):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            names += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.append(prefix + key)
+    return names
+
+
+class Log:
+    """JSON lines; on resuming, lines of steps that will be done again are dropped, and a torn last one."""
+
+    def __init__(self, path: Path, run: Run) -> None:
+        self.path = path
+        kept = [line for line in _lines(path) if self._holds(json.loads(line), run)]
+        write_atomically(path, "".join(line + "\n" for line in kept).encode())
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    @staticmethod
+    def _holds(record: Mapping[str, Any], run: Run) -> bool:
+        done = run.validated if record.get("kind") == "validation" else run.step
+        return bool(record["step"] <= done)
+
+
+def _lines(path: Path) -> list[str]:
+    """Whole lines of a log, none where there is no log."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [line for line in text[: text.rfind("\n") + 1].splitlines() if line]
