@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,20 @@ import pytest
 
 from vidtok.checkpoint import ALIASES, BUILT_IN
 from vidtok.cli import COMMANDS, group
+from vidtok.metrics.lpips import BACKBONES
+from vidtok.model.conv import ConvConfig
+from vidtok.model.quantizer import QUANTIZERS, QuantizerConfig
+from vidtok.model.recurrent import RecurrentConfig
+from vidtok.model.tokenizer import KINDS, ModelConfig
+from vidtok.training.data import DataConfig, SourceConfig
+from vidtok.training.losses import LOSSES, QUANTIZER_TERMS, LossConfig
+from vidtok.training.optimizer import OptimizerConfig
+from vidtok.training.plan import Stage, TrainConfig, ValidationConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 ORDER = ("encode", "decode", "info", "verify", "repack", "export", "import", "eval", "compare", "models")
+TRAINING = (ROOT / "docs" / "training.md").read_text()
 SLOW = ("train", "bench")  # their own tests run them small
 
 
@@ -55,6 +67,46 @@ def test_readme_says_what_it_is_not() -> None:
 def test_readme_names_only_files_that_are_there() -> None:
     linked = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert linked and all((ROOT / name).exists() for name in linked), linked
+
+
+def test_the_page_on_training_has_every_key_with_its_default() -> None:
+    blocks = [tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", TRAINING, re.S)]
+    loss = next(block.pop("losses")[0] for block in blocks if block.get("losses"))
+    page = {key: value for block in blocks for key, value in block.items()}
+    data, model = page["data"], page["model"]
+    tables = [(TrainConfig, page), (Stage, page["stages"][0]), (ValidationConfig, page["validation"])]
+    tables += [(OptimizerConfig, page["optimizer"]), (DataConfig, data), (SourceConfig, data["sources"][0])]
+    tables += [(ModelConfig, model), (QuantizerConfig, model["quantizer"]), (LossConfig, loss)]
+    for config, shown in tables:
+        for name, default in defaults(config).items():
+            if default is None:
+                assert re.search(rf"^# {name} = ", TRAINING, re.M), name
+            else:
+                assert name in shown, f"{config.__name__}.{name}"
+                assert default is dataclasses.MISSING or name == "sources" or shown[name] == default, name
+        assert set(shown) <= {field.name for field in dataclasses.fields(config)}
+
+
+def test_the_page_on_training_has_the_backbones_and_every_name() -> None:
+    cells = [[cell.strip() for cell in row.split("|")] for row in TRAINING.splitlines() if row.startswith("| `")]
+    for column, config in ((2, ConvConfig), (3, RecurrentConfig)):
+        rows = [(re.findall("`(.*?)`", row[1]), row[column].split(", ")) for row in cells if len(row) == 6]
+        shown = {name: text for names, texts in rows if texts != [""] for name, text in zip(names, texts, strict=True)}
+        assert shown.pop("[model.backbone]") == ("conv", "recurrent")[column - 2]
+        assert shown == {name: str(default) for name, default in defaults(config).items()}
+    for name in (*LOSSES, *QUANTIZER_TERMS, "lpips"):
+        assert any(f"`{name}`" in row[1] for row in cells), name
+    for name in (*QUANTIZERS, *BACKBONES, *KINDS):
+        assert f'"{name}"' in TRAINING, name
+
+
+def defaults(config: type[Any]) -> dict[str, Any]:
+    """Keys of a table with their defaults as TOML has them; MISSING where one has to be given."""
+    found = {}
+    for field in dataclasses.fields(config):
+        if field.default_factory is dataclasses.MISSING and field.name not in ("stages", "data"):
+            found[field.name] = list(field.default) if isinstance(field.default, tuple) else field.default
+    return found
 
 
 @pytest.mark.skipif(not (BUILT_IN / f"{ALIASES['default']}.safetensors").exists(), reason="no default model yet")

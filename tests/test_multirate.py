@@ -35,7 +35,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "rates.safetensors"
     config = ModelConfig(
         kind="recurrent",
-        backbone={"coefficients": 16, "notes": 4, "width": 16, "hidden": 16, "delayed": 4, "phases": 2, "period": 6},
+        backbone={"width": 16, "hidden": 16, "delayed": 4, "phases": 2, "period": 6}
+        | {"coefficients": 16, "notes": 4, "groups": 4},
         quantizer=QuantizerConfig(levels=(8, 5, 5)),
         qualities=QUALITIES,
         default_quality=2,

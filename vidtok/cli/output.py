@@ -129,15 +129,19 @@ class Console:
             self._bar.clear()
         print(escape(text), file=stream, flush=True)
 
-    def progress(self, label: str, unit: str = " frames") -> tuple[Progress, Callable[[], None]]:
-        """(update(done, total), close()) of a bar of frames on stderr; silent without a terminal."""
+    def progress(self, label: str, unit: str | None = " frames") -> tuple[Progress, Callable[[], None]]:
+        """(update(done, total), close()) of a bar on stderr; silent without a terminal.
+
+        `unit` is what is counted, with rate and time left; None for work of uneven steps: `note` says how it goes.
+        """
         if self.quiet or not sys.stderr.isatty():
             return (lambda done, total: None), (lambda: None)
         from tqdm import tqdm
 
         known = os.get_terminal_size(sys.stderr.fileno()).columns > 0  # tqdm shows nothing where it reads 0
         width: dict[str, Any] = {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
-        bar = tqdm(desc=escape(label), unit=unit, file=sys.stderr, leave=False, **width)
+        look = {"bar_format": "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"} if unit is None else {"unit": unit}
+        bar = tqdm(desc=escape(label), file=sys.stderr, leave=False, **look, **width)
         self._bar = bar
 
         def update(done: int, total: int | None) -> None:
@@ -150,6 +154,13 @@ class Console:
             self._bar = None
 
         return update, close
+
+    def note(self, text: str, line: str) -> None:
+        """How the work goes: `text` beside the bar, or `line` on stderr where no bar is shown."""
+        if self._bar is None:
+            self.say(line)
+        else:
+            self._bar.set_postfix_str(escape(text))
 
     def repeated_warnings(self) -> None:
         """Say how often warnings came that were shown once."""

@@ -36,12 +36,12 @@ def train_command(console: Console, config: Path, overrides: tuple[str, ...], **
     if not is_first():
         run(config, overrides, **options)
         return 0
-    bar, close = console.progress(config.name, unit=" steps")
+    bar, close = console.progress(config.stem, unit=None)
 
     def progress(record: dict[str, Any], total: int) -> None:
         bar(record["step"], total)
-        if console._bar is not None and record["kind"] == "train":
-            console._bar.set_postfix_str(line(record, total))
+        if record["kind"] == "train":
+            console.note(state(record), line(record, total))
         else:
             console.say(line(record, total))
 
@@ -53,11 +53,22 @@ def train_command(console: Console, config: Path, overrides: tuple[str, ...], **
     return 0
 
 
+def state(record: Mapping[str, Any]) -> str:
+    """What stands beside the bar: 'loss 0.4123, 21.30 dB, 8.10 clips/s, left 0:12:30'; '-' where a number is bad."""
+    loss, psnr, speed = (show(record[name]) for name in ("loss", "psnr", "clips_per_second"))
+    return f"loss {loss}, {psnr} dB, {speed} clips/s, left {duration(record['seconds_left'])}"
+
+
 def line(record: Mapping[str, Any], total: int) -> str:
-    """A line of the log for people: 'step 20/600  loss 0.41  psnr 21.30  clips_per_second 8.10  left 0:12:30'."""
+    """A line of the log for people: 'train 20/600  loss 0.4123  psnr 21.30  clips_per_second 8.10  left 0:12:30'."""
     shown = {name: record[name] for name in SHOWN if record.get(name) is not None}
     words = [f"{record['kind']} {record['step']}/{total}", *(f"{name} {show(value)}" for name, value in shown.items())]
     if "seconds_left" in record:
-        minutes, seconds = divmod(round(record["seconds_left"]), 60)
-        words.append(f"left {minutes // 60}:{minutes % 60:02}:{seconds:02}")
+        words.append(f"left {duration(record['seconds_left'])}")
     return "  ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: '0:12:30'."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

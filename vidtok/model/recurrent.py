@@ -13,22 +13,25 @@ every latent frame, since each one adds what the ones before left out; a second 
 frame, with its own memory, so that the ids of lower qualities do not depend on it. Encoder and decoder run the same
 recurrence on the same ids. It starts anew every `period` latent frames, which bounds how far back a decoder has to go.
 
-The digits of an id mean different things in different places: of `transforms` linear maps between coefficients and
-codes, each cell mixes those whose coefficients it knows least, by its scales and features, beside what the small
-networks around it say. Scales are fitted to what is off by their Laplacian likelihood. The transform itself and the
-prediction of stillness are fixed when a model starts, so that estimates stay faithful.
+The first digit of an id is a *mode*: which group of coefficients the other digits are about, and in steps of which
+size. The encoder takes the mode whose plain rounding leaves least; small networks on both sides then add what the
+surroundings tell. Steps are multiples of the scales, which are fitted to what is off by their Laplacian likelihood.
+The transform itself and the prediction of stillness are fixed when a model starts, so that estimates stay faithful.
 
-Closed-loop prediction is how every ordinary video codec works; with learned transforms see DVC (Lu et al. 2019), and
-for residual stages with dropout SoundStream (Zeghidour et al. 2021). Memories stay in fp32 whatever the precision.
+Closed-loop prediction is how every ordinary video codec works; with learned transforms see DVC (Lu et al. 2019), for
+residual stages with dropout SoundStream (Zeghidour et al. 2021), for choosing per block what to code classified vector
+quantization (Ramamurthi and Gersho 1986). Memories stay in fp32 whatever the precision.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidtok.errors import ConfigError
@@ -43,19 +46,20 @@ class RecurrentConfig:
     notes: int = 64  # channels that the recurrence keeps for itself
     width: int = 192  # channels of the residual streams
     hidden: int = 128  # channels inside a block
-    transforms: int = 16  # linear maps between coefficients and codes
+    groups: int = 8  # of coefficients, each as many as an id has digits after the first
+    steps: int = 2  # sizes of step; the first digit of an id has groups * steps levels
     context_blocks: int = 1  # before the codes are known
     encoder_blocks: int = 2
     update_blocks: int = 2  # after
     decoder_blocks: int = 3
     delayed: int = 64  # channels of the decoder that come from the latent frame before
-    phases: int = 8  # latent frames after a start that are told apart
+    phases: int = 12  # latent frames after a start that are told apart, again and again
     period: int = 32  # latent frames between starts
     uncertainty: float = 0.02  # weight in training of how well scales fit
 
     def __post_init__(self) -> None:
         limits = {"coefficients": 8192, "notes": 8192, "width": 8192, "hidden": 8192}
-        limits |= {"transforms": 256, "phases": 256, "period": 4096}
+        limits |= {"groups": 256, "steps": 16, "phases": 256, "period": 4096}
         blocks = ("context_blocks", "encoder_blocks", "update_blocks", "decoder_blocks")
         for name, limit in limits.items() | {(name, 256) for name in blocks}:
             if not 1 <= getattr(self, name) <= limit:
@@ -69,7 +73,7 @@ class Memory(NamedTuple):
 
     estimate: Tensor  # (B, 1, h, w, coefficients) fp32
     notes: Tensor  # (B, 1, h, w, notes) fp32 in [-1, 1]
-    codes: Tensor  # (B, 1, h, w, D) fp32 in [-1, 1], the last ones
+    said: Tensor  # (B, 1, h, w, groups * n + modes) fp32 in [-1, 1], the last id laid out; see `Modes`
 
 
 class Expectation(NamedTuple):
@@ -78,20 +82,83 @@ class Expectation(NamedTuple):
     base: Tensor  # (B, 1, h, w, coefficients) fp32
     scale: Tensor  # (B, 1, h, w, coefficients) fp32, how far off each coefficient may be
     logarithm: Tensor  # of scale
+    units: Tensor  # (B, 1, h, w, groups, steps, n) fp32, a step of each digit in each mode
     features: Tensor  # (B, 1, h, w, width)
-    choice: Tensor  # (B, 1, h, w, transforms, 1), positive, sum 1
+
+
+class Modes(nn.Module):
+    """Codes of a mode digit and n more <-> steps of the first groups * n coefficients, group after group."""
+
+    def __init__(self, config: RecurrentConfig, digits: Sequence[int]) -> None:
+        super().__init__()
+        self.groups, self.steps, self.n = config.groups, config.steps, len(digits) - 1
+        self.count = config.groups * config.steps
+        if digits[0] != self.count or self.n < 1 or config.groups * self.n > config.coefficients:
+            raise ConfigError(
+                f"levels begin with groups * steps = {self.count}, and groups * {self.n} coefficients are at most "
+                f"{config.coefficients}; got {list(digits)}"
+            )
+        self.log_gain = nn.Parameter(torch.linspace(-0.7, 0.7, self.steps) if self.steps > 1 else torch.zeros(1))
+        self.register_buffer("reach", (torch.tensor(digits[1:]) - 1) / 2, persistent=False)
+        self.reach: Tensor
+
+    @property
+    def coefficients(self) -> int:
+        """How many coefficients digits can be about."""
+        return self.groups * self.n
+
+    @property
+    def layout(self) -> int:
+        """Channels of an id laid out."""
+        return self.coefficients + self.count
+
+    def units(self, scale: Tensor) -> Tensor:
+        parts = scale[..., : self.coefficients].unflatten(-1, (self.groups, 1, self.n))
+        return parts * self.log_gain.float().exp()[:, None]
+
+    def choose(self, off: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+        """What is off (..., coefficients) -> one-hot mode (..., modes) and what its digits would be, in steps (..., n).
+
+        The mode is the first of those that, rounded to whole steps, take away most squared error.
+        """
+        steps = off[..., : self.coefficients].unflatten(-1, (self.groups, 1, self.n)) / units
+        with torch.no_grad():
+            left = steps - torch.minimum(torch.maximum(steps, -self.reach), self.reach).round()
+            gains = units.square() * (steps.square() - left.square())
+            total = gains[..., 0]
+            for i in range(1, self.n):  # in a fixed order
+                total = total + gains[..., i]
+            hot = F.one_hot(total.flatten(-2).argmax(-1), self.count).to(off.dtype)
+        return hot, (steps.flatten(-3, -2) * hot[..., None]).sum(-2)
+
+    def latent(self, hot: Tensor, steps: Tensor, bend: Tensor) -> Tensor:
+        """Mode, digits in steps, and what is added to them -> latent (..., 1 + n) that a FSQ rounds to this mode."""
+        mode = (hot * torch.arange(self.count, device=hot.device)).sum(-1, keepdim=True)
+        exact = (mode / max(1, self.count - 1) * 2 - 1).clamp(-0.9999, 0.9999)
+        return torch.cat([torch.atanh(exact), torch.atanh((steps / self.reach).clamp(-0.98, 0.98)) + bend], dim=-1)
+
+    def lay_out(self, codes: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (..., 1 + n) -> the id laid out (..., layout), and steps of the first coefficients."""
+        mode = ((codes[..., 0].detach() + 1) / 2 * (self.count - 1)).round().long()
+        hot = F.one_hot(mode, self.count).to(codes.dtype)
+        group = hot.unflatten(-1, (self.groups, self.steps)).sum(-1)[..., None]
+        unit = (units.flatten(-3, -2) * hot[..., None]).sum(-2)
+        values = codes[..., 1:]
+        said = torch.cat([(group * values[..., None, :]).flatten(-2), hot], dim=-1)
+        return said, (group * (unit * self.reach * values)[..., None, :]).flatten(-2)
 
 
 class Recurrence(nn.Module):
     """What encoder and decoder share: expect, then update."""
 
-    def __init__(self, config: RecurrentConfig, patch: int, digits: int, qualities: int) -> None:
+    def __init__(self, config: RecurrentConfig, patch: int, digits: Sequence[int], qualities: int) -> None:
         super().__init__()
-        self.config, self.digits = config, digits
+        self.config = config
         self.limit = math.ceil(patch**0.5)  # no coefficient of an orthonormal transform is larger
         width, size = config.width, config.coefficients
+        self.modes = Modes(config, digits)
         self.predict = FixedConv(size, size, 1)
-        self.inlet = Conv(size + config.notes + 2 * digits, width, 1)
+        self.inlet = Conv(size + config.notes + self.modes.layout + self.modes.coefficients, width, 1)
         self.phase = nn.Parameter(torch.zeros(config.phases + 2, width))  # first of a segment, ..., first of a period
         self.stage = nn.Parameter(torch.zeros(qualities, width))
         if qualities > 1:
@@ -99,77 +166,73 @@ class Recurrence(nn.Module):
             self.gate = Conv(width, size, 1)
         self.context_body = _blocks(config.context_blocks, config)
         self.scale = Conv(width, size, 1)
-        self.choice = Conv(width, config.transforms, 1)
-        self.urgency = Conv(size, config.transforms, 1)
-        self.codes = Conv(digits, width, 1)
-        self.inverse = Conv(config.transforms * digits, size, 1)
+        self.codes = Conv(self.modes.layout, width, 1)
         self.update_body = _blocks(config.update_blocks, config)
         self.outlet = Conv(width, size + config.notes, 1)
 
     def start(self, batch: int, height: int, width: int, like: Tensor) -> Memory:
         """Knowing nothing."""
-        shape, config = (batch, 1, height, width), self.config
-        return Memory(
-            *(like.new_zeros(*shape, n, dtype=torch.float32) for n in (config.coefficients, config.notes, self.digits))
-        )
+        channels = (self.config.coefficients, self.config.notes, self.modes.layout)
+        return Memory(*(like.new_zeros(batch, 1, height, width, n, dtype=torch.float32) for n in channels))
 
     def phase_of(self, latent: int) -> int:
         """Row of the phase bias for latent frame `latent` of its segment."""
         since = latent % self.config.period
-        return min(since, self.config.phases) if since or not latent else self.config.phases + 1
+        if not since:
+            return self.config.phases + 1 if latent else 0
+        return 1 + (since - 1) % self.config.phases
 
     def expect(self, memory: Memory, lower: Tensor | None, stage: int, phase: int, dtype: torch.dtype) -> Expectation:
         """`lower` is the estimate of the stage before for this latent frame, None in stage 0."""
         prediction = self.predict(memory.estimate)
-        known = torch.cat([prediction, memory.notes, memory.codes, memory.codes.abs()], dim=-1)
-        x = self.inlet(known.to(dtype)) + (self.phase[phase] + self.stage[stage]).to(dtype)
+        known = [prediction, memory.notes, memory.said, memory.said[..., : self.modes.coefficients].abs()]
+        x = self.inlet(torch.cat(known, dim=-1).to(dtype)) + (self.phase[phase] + self.stage[stage]).to(dtype)
         if lower is not None:
             x = x + self.lower(lower.to(dtype))
         for block in self.context_body:
             x = block(x)
-        if lower is None:
-            base = prediction
-        else:
+        base = prediction
+        if lower is not None:
             base = prediction + torch.sigmoid(self.gate(x).float()) * (lower - prediction)
         logarithm = self.scale(x).float().clamp(SMALLEST, LARGEST)
-        choice = torch.softmax(self.choice(x) + self.urgency(logarithm.to(dtype)), dim=-1)
-        return Expectation(base, logarithm.exp(), logarithm, x, choice[..., None])
+        scale = logarithm.exp()
+        return Expectation(base, scale, logarithm, self.modes.units(scale), x)
 
     def update(self, expected: Expectation, codes: Tensor) -> Memory:
         """Codes (B, 1, h, w, D) fp32 -> what is known with them."""
+        said, steps = self.modes.lay_out(codes, expected.units)
         x = expected.features
-        x = x + self.codes(codes.to(x.dtype))
+        x = x + self.codes(said.to(x.dtype))
         for block in self.update_body:
             x = block(x)
         y = self.outlet(x).float()
-        step, notes = y.split([self.config.coefficients, self.config.notes], dim=-1)
-        step = step + self.inverse((expected.choice * codes.to(x.dtype)[..., None, :]).flatten(-2)).float()
-        estimate = (expected.base + expected.scale * step).clamp(-self.limit, self.limit)
-        return Memory(estimate, torch.tanh(notes.contiguous()), codes)
+        bend, notes = y.split([self.config.coefficients, self.config.notes], dim=-1)
+        steps = F.pad(steps, (0, self.config.coefficients - self.modes.coefficients))
+        estimate = (expected.base + expected.scale * bend + steps).clamp(-self.limit, self.limit)
+        return Memory(estimate, torch.tanh(notes.contiguous()), said)
 
 
 class RecurrentEncoder(nn.Module):
     """Coefficients and what was expected of them -> latent."""
 
-    def __init__(self, config: RecurrentConfig, patch: int, digits: int) -> None:
+    def __init__(self, config: RecurrentConfig, patch: int, digits: Sequence[int]) -> None:
         super().__init__()
         self.analysis = FixedConv(patch, config.coefficients, 1)
-        self.forwards = Conv(config.coefficients, config.transforms * digits, 1)
         self.inlet = Conv(config.coefficients, config.width, 1)
+        self.mode = Conv(digits[0], config.width, 1)
         self.body = _blocks(config.encoder_blocks, config)
         self.norm = ChannelNorm(config.width)
-        self.outlet = Conv(config.width, digits, 1)
+        self.outlet = Conv(config.width, len(digits) - 1, 1)
 
-    def forward(self, coefficients: Tensor, expected: Expectation) -> Tensor:
-        """(B, 1, h, w, coefficients) fp32 -> latent (B, 1, h, w, D)."""
-        off = (coefficients - expected.base) / expected.scale
-        off = off.to(expected.features.dtype)
-        x = self.inlet(off) + expected.features
+    def forward(self, coefficients: Tensor, expected: Expectation, modes: Modes) -> Tensor:
+        """(B, 1, h, w, coefficients) fp32 -> latent (B, 1, h, w, D) fp32."""
+        off = coefficients - expected.base
+        hot, steps = modes.choose(off, expected.units)
+        dtype = expected.features.dtype
+        x = self.inlet((off / expected.scale).to(dtype)) + expected.features + self.mode(hot.to(dtype))
         for block in self.body:
             x = block(x)
-        candidates = self.forwards(off).unflatten(-1, (expected.choice.shape[-2], -1))
-        latent: Tensor = self.outlet(self.norm(x)) + (candidates * expected.choice).sum(-2)
-        return latent
+        return modes.latent(hot, steps, self.outlet(self.norm(x)).float())
 
 
 class RecurrentDecoder(nn.Module):

@@ -52,6 +52,8 @@ class ModelConfig:
             raise ConfigError(f"strides are 1 to 64, got {self.time_stride} and {self.space_stride}")
         if not 1 <= self.qualities <= (64 if self.kind == "recurrent" else 1):
             raise ConfigError(f"qualities {self.qualities}: a {self.kind} model has one; recurrent models have 1 to 64")
+        if self.kind == "recurrent" and self.quantizer.kind != "fsq":
+            raise ConfigError(f"recurrent models quantize with fsq, got {self.quantizer.kind}")
         if not 1 <= self.default_quality <= self.qualities:
             raise ConfigError(f"default_quality is 1 to {self.qualities}, got {self.default_quality}")
         self.backbone_config()
@@ -176,7 +178,7 @@ class RecurrentTokenizer(Tokenizer):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        sizes, patch, digits = config.backbone_config(), patch_values(self.geometry), self.quantizer.dim
+        sizes, patch, digits = config.backbone_config(), patch_values(self.geometry), self.quantizer.digits
         self.recurrence = Recurrence(sizes, patch, digits, config.qualities)
         self.encoder = RecurrentEncoder(sizes, patch, digits)
         self.decoder = RecurrentDecoder(sizes, patch)
@@ -191,11 +193,13 @@ class RecurrentTokenizer(Tokenizer):
         memories = [self.recurrence.start(b, h, w, patches)] * quality
         last: list[Memory] = []
         ids: list[Tensor] = []
+        codes: list[Tensor] = []  # of the last stage
         terms: dict[str, Tensor] = defaultdict(lambda: patches.new_zeros(()))
         for i in range(t):
             found = []
             for stage, expected in self._stages(memories, i if starts else i + self.period, kind):
-                quantized = self.quantizer.quantize(self.encoder(coefficients[:, i : i + 1], expected))
+                latent = self.encoder(coefficients[:, i : i + 1], expected, self.recurrence.modes)
+                quantized = self.quantizer.quantize(latent)
                 memories[stage] = self.recurrence.update(expected, quantized.codes)
                 for name, term in quantized.terms.items():
                     terms[name] = terms[name] + term / (t * quality)
@@ -204,14 +208,16 @@ class RecurrentTokenizer(Tokenizer):
                 found.append(quantized.ids)
             last.append(memories[-1])
             ids.append(_stack(found))
+            codes.append(quantized.codes)
         estimates, notes = (
             torch.cat(parts, dim=1) for parts in zip(*((m.estimate, m.notes) for m in last), strict=True)
         )
         decoded, _ = self.decoder(estimates, notes, self.decoder.initial_taps(b, h, w, estimates.to(kind)), kind)
-        codes = torch.cat([m.codes for m in last], dim=1)
         return (
             decoded,
-            Quantized(codes, torch.cat(ids, dim=1), sum(terms.values(), patches.new_zeros(())), dict(terms)),
+            Quantized(
+                torch.cat(codes, dim=1), torch.cat(ids, dim=1), sum(terms.values(), patches.new_zeros(())), dict(terms)
+            ),
             {"estimate": self.decoder.synthesis(estimates)},
         )
 
@@ -225,9 +231,9 @@ class RecurrentTokenizer(Tokenizer):
                 memories = [self.recurrence.start(b, h, w, patches)] * quality
             found = []
             for stage, expected in self._stages(memories, state.latent + i, dtype):
-                quantized = self.quantizer.quantize(self.encoder(coefficients, expected))
-                memories[stage] = self.recurrence.update(expected, quantized.codes)
-                found.append(quantized.ids)
+                latent = self.encoder(coefficients, expected, self.recurrence.modes)
+                found.append(self.quantizer.quantize(latent).ids)
+                memories[stage] = self.recurrence.update(expected, self.quantizer.ids_to_codes(found[-1]))
             ids.append(_stack(found))
         return torch.cat(ids, dim=1), State(state.latent + t, _flat(memories))
 

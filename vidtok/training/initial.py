@@ -64,11 +64,13 @@ def _start_conv(tokenizer: ConvTokenizer, mean: Tensor, variances: Tensor, compo
 
 def _start_recurrent(tokenizer: RecurrentTokenizer, clips: Clips, seed: int) -> None:
     """Coefficients are components of 8 x 8 pixels times cosines in time; the prediction is the last frame standing
-    still; the first transform codes the largest coefficients, the others still ones in turn, then moving ones."""
+    still."""
     recurrence, encoder, decoder = tokenizer.recurrence, tokenizer.encoder, tokenizer.decoder
     mean, variances, basis, still = separable_components(
         clips, tokenizer.geometry, seed, recurrence.config.coefficients
     )
+    order = _grouped(still, recurrence.config.groups, recurrence.modes.n)
+    variances, basis = variances[order], basis[:, order]
     size, geometry = len(variances), tokenizer.geometry
     _fill(encoder.analysis, basis.T, -basis.T @ mean)
     _fill(decoder.synthesis, basis, mean)
@@ -76,28 +78,19 @@ def _start_recurrent(tokenizer: RecurrentTokenizer, clips: Clips, seed: int) -> 
     _fill(recurrence.predict, basis.T @ last_frame.repeat(geometry.time, 1))
     factors = (
         (recurrence.inlet, 0.3),
-        (recurrence.outlet, 0.1),
+        (recurrence.outlet, 0.05),
         (recurrence.codes, 0.2),
-        (recurrence.choice, 0.3),
         (encoder.inlet, 0.1),
-        (encoder.outlet, 0.3),
+        (encoder.outlet, 0.05),
+        (encoder.mode, 0.2),
         (decoder.inlet, 0.3),
     )
     for layer, factor in factors:
         layer.weight.mul_(factor)
     recurrence.scale.weight.zero_()
     recurrence.scale.bias[:size] = variances.log() / 2
-    for layer in (encoder.forwards, recurrence.inverse, recurrence.urgency):
-        layer.weight.zero_()
-    for number, group in enumerate(_groups(still, tokenizer.quantizer.dim, recurrence.config.transforms)):
-        first = number * tokenizer.quantizer.dim
-        for row, coefficient in enumerate(group, first):
-            encoder.forwards.weight[row, coefficient] = 1.0
-            recurrence.inverse.weight[coefficient, row] = 1.6
-            recurrence.urgency.weight[number, coefficient] = 1.0
     diagonal = torch.arange(min(size, recurrence.config.width))
-    for layer in (encoder.inlet, recurrence.outlet):
-        layer.weight[diagonal, diagonal] += 0.5
+    encoder.inlet.weight[diagonal, diagonal] += 0.5
     if tokenizer.qualities > 1:
         recurrence.gate.weight.zero_()
 
@@ -135,14 +128,13 @@ def separable_components(
     )
 
 
-def _groups(still: Tensor, digits: int, transforms: int) -> list[list[int]]:
-    """Coefficients that each transform codes: the first ones, then still ones for two thirds, then moving ones."""
-    numbers = range(digits, len(still))
-    calm, moving = ([k for k in numbers if bool(still[k]) == wanted] for wanted in (True, False))
-    of_calm = (transforms - 1) * 2 // 3
-    parts = [list(range(min(digits, len(still))))]
-    parts += [calm[i * digits : (i + 1) * digits] for i in range(of_calm)]
-    return parts + [moving[i * digits : (i + 1) * digits] for i in range(transforms - 1 - of_calm)]
+def _grouped(still: Tensor, groups: int, n: int) -> Tensor:
+    """An order of the coefficients: the n of largest variance, then still ones, moving ones for the last group, the
+    rest; so that groups of n in this order are what an id may be about."""
+    rest = range(n, len(still))
+    calm, moving = ([k for k in rest if bool(still[k]) == wanted] for wanted in (True, False))
+    chosen = [*range(min(n, len(still))), *calm[: n * max(0, groups - 2)], *moving[:n]]
+    return torch.tensor(chosen + sorted(set(range(len(still))) - set(chosen)))
 
 
 def _fill(layer: Conv, weight: Tensor, bias: Tensor | None = None) -> None:
