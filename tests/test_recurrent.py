@@ -127,6 +127,7 @@ def test_frames_depend_on_look_back_and_no_further(model: Model) -> None:
         stream.restart(wanted - early)
         found = stream.push(ids[wanted - early :])[early * model.geometry.time :]
         assert np.array_equal(found, whole[first:]) == equal, early
+    assert [model.tokenizer.first_needed(i) for i in range(8)] == [0, 0, 0, 3, 3, 3, 6, 6]
 
 
 def test_a_new_period_knows_nothing_of_the_last(model: Model) -> None:

@@ -1,7 +1,7 @@
 """decode_file: TokenReader -> pieces -> DecodeStream -> VideoWriter.
 
-A piece is as many latent frames as go through the network at once. Decoding from the middle starts `look_back`
-latent frames early, after which the frames equal those of a full decode.
+A piece is as many latent frames as go through the network at once. Decoding from the middle starts where the
+model says, at most `look_back` latent frames early; from there on frames equal those of a full decode.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class _Decoding:
         damaged: list[int] | None,
     ) -> None:
         self.reader, self.stream, self.geometry = reader, stream, model.geometry
-        self.look_back = model.look_back
+        self.first_needed = model.tokenizer.first_needed
         self.skip_damaged = skip_damaged
         self.damaged = damaged if damaged is not None else []
         self.segment_frames = reader.header.segment_frames
@@ -206,7 +206,7 @@ class _Decoding:
     def clips(self, start: int, stop: int) -> Iterator[Clip]:
         """Frames [start, stop), from the first latent frame that they depend on."""
         first, last = self.reader.latents_for_frames(start, stop)
-        begin = max(first - self._inside(first), first - self.look_back)
+        begin = first - self._inside(first) + self.first_needed(self._inside(first))
         pts = self._pts()
         for number in self.reader.chunks_for_latents(begin, last):
             info = self.reader.chunk_info(number)

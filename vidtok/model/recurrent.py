@@ -2,7 +2,7 @@
 
 For each latent frame t, and for stage 1, then 2, ... up to the quality wanted:
 
-    memory of t-1 --> predict --> base, scale, features ----------------------+
+    memory of t-1 --> expect ---> base, scale, features ----------------------+
                                     |                                         v
     patches of t --> coefficients - base, / scale --> encoder --> codes --> update --> memory of t
                                                                                           |
@@ -112,16 +112,20 @@ class Modes(nn.Module):
         """Channels of an id laid out."""
         return self.coefficients + self.count
 
+    def _grouped(self, x: Tensor) -> Tensor:
+        """(..., size) -> (..., groups, 1, n)."""
+        return x[..., : self.coefficients].reshape(*x.shape[:-1], self.groups, 1, self.n)
+
     def units(self, scale: Tensor) -> Tensor:
-        parts = scale[..., : self.coefficients].unflatten(-1, (self.groups, 1, self.n))
-        return parts * self.log_gain.float().exp()[:, None]
+        """(..., size) -> (..., groups, steps, n): how large a step of each digit is in each mode."""
+        return self._grouped(scale) * self.log_gain.float().exp()[:, None]
 
     def choose(self, off: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         """What is off (..., coefficients) -> one-hot mode (..., modes) and what its digits would be, in steps (..., n).
 
         The mode is the first of those that, rounded to whole steps, take away most squared error.
         """
-        steps = off[..., : self.coefficients].unflatten(-1, (self.groups, 1, self.n)) / units
+        steps = self._grouped(off) / units
         with torch.no_grad():
             left = steps - torch.minimum(torch.maximum(steps, -self.reach), self.reach).round()
             gains = units.square() * (steps.square() - left.square())
@@ -141,7 +145,7 @@ class Modes(nn.Module):
         """Codes (..., 1 + n) -> the id laid out (..., layout), and steps of the first coefficients."""
         mode = ((codes[..., 0].detach() + 1) / 2 * (self.count - 1)).round().long()
         hot = F.one_hot(mode, self.count).to(codes.dtype)
-        group = hot.unflatten(-1, (self.groups, self.steps)).sum(-1)[..., None]
+        group = hot.reshape(*hot.shape[:-1], self.groups, self.steps).sum(-1)[..., None]
         unit = (units.flatten(-3, -2) * hot[..., None]).sum(-2)
         values = codes[..., 1:]
         said = torch.cat([(group * values[..., None, :]).flatten(-2), hot], dim=-1)
@@ -165,6 +169,7 @@ class Recurrence(nn.Module):
             self.lower = Conv(size, width, 1)
             self.gate = Conv(width, size, 1)
         self.context_body = _blocks(config.context_blocks, config)
+        self.guess = Conv(width, 2 * size, 1)  # how much of stillness to believe, and what to add to it
         self.scale = Conv(width, size, 1)
         self.codes = Conv(self.modes.layout, width, 1)
         self.update_body = _blocks(config.update_blocks, config)
@@ -191,9 +196,10 @@ class Recurrence(nn.Module):
             x = x + self.lower(lower.to(dtype))
         for block in self.context_body:
             x = block(x)
-        base = prediction
+        keep, shift = self.guess(x).float().chunk(2, dim=-1)
+        base = prediction * torch.sigmoid(keep) + shift
         if lower is not None:
-            base = prediction + torch.sigmoid(self.gate(x).float()) * (lower - prediction)
+            base = base + torch.sigmoid(self.gate(x).float()) * (lower - base)
         logarithm = self.scale(x).float().clamp(SMALLEST, LARGEST)
         scale = logarithm.exp()
         return Expectation(base, scale, logarithm, self.modes.units(scale), x)

@@ -138,6 +138,10 @@ class Tokenizer(nn.Module):
         decoded, state = self.decode_patches(ids, state or State(), dtype)
         return decoded.float().mul_(127.5).add_(127.5).round_().clamp_(0, 255).to(torch.uint8), state
 
+    def first_needed(self, latent: int) -> int:
+        """Where in its segment decoding has to start for the exact frames of latent frame `latent` of it."""
+        return max(0, latent - self.look_back)
+
     def reconstruct(self, patches: Tensor, quality: int, starts: bool) -> tuple[Tensor, Quantized, dict[str, Tensor]]:
         """Patches (B, t, h, w, P) there and back, with gradients."""
         raise NotImplementedError
@@ -186,6 +190,9 @@ class RecurrentTokenizer(Tokenizer):
         self.period: int = sizes.period
         self.uncertainty: float = sizes.uncertainty
         self.look_back = self.period - 1
+
+    def first_needed(self, latent: int) -> int:
+        return latent - latent % self.period
 
     def reconstruct(self, patches: Tensor, quality: int, starts: bool) -> tuple[Tensor, Quantized, dict[str, Tensor]]:
         b, t, h, w, _ = patches.shape

@@ -87,7 +87,9 @@ def _start_recurrent(tokenizer: RecurrentTokenizer, clips: Clips, seed: int) -> 
     )
     for layer, factor in factors:
         layer.weight.mul_(factor)
-    recurrence.scale.weight.zero_()
+    for layer in (recurrence.scale, recurrence.guess):
+        layer.weight.zero_()
+    recurrence.guess.bias[:size] = 4.0  # believe it
     recurrence.scale.bias[:size] = variances.log() / 2
     diagonal = torch.arange(min(size, recurrence.config.width))
     encoder.inlet.weight[diagonal, diagonal] += 0.5
@@ -103,9 +105,8 @@ def separable_components(
     Components in space times a cosine transform in time; still ones are kept down to an eighth of the variance of
     others, since they add up over a video.
     """
-    frames: Tensor = _cells(clips, geometry, seed, samples).unflatten(
-        1, (geometry.time, -1)
-    )  # (n, time, values of a frame)
+    cells = _cells(clips, geometry, seed, samples)
+    frames = cells.reshape(len(cells), geometry.time, -1)  # (n, time, values of a frame)
     mean = frames.mean((0, 1))
     frames = frames - mean
     flat = frames.flatten(0, 1)
