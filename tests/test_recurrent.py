@@ -15,7 +15,7 @@ from vidtok.model.quantizer import QuantizerConfig
 from vidtok.model.stream import Schedule
 from vidtok.model.tokenizer import ModelConfig, RecurrentTokenizer, build_tokenizer
 from vidtok.training.data import Clips, DataConfig
-from vidtok.training.initial import start_from_components
+from vidtok.training.initial import _grouped, start_from_components
 
 SIZES = {
     "coefficients": 20,
@@ -247,3 +247,36 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
         stream = container.add_stream("png", width=picture.shape[1], height=picture.shape[0], pix_fmt="rgb24")
         container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+
+
+def test_thrift_is_the_mean_digit_in_steps() -> None:
+    config = ModelConfig(
+        kind="recurrent", qualities=2, backbone=SIZES | {"thrift": 0.5}, quantizer=QuantizerConfig(levels=(4, 5, 3))
+    )
+    tokenizer = build_tokenizer(config)
+    patches = torch.rand(2, 3, 4, 4, 768) * 2 - 1
+    _, quantized, _ = tokenizer.reconstruct(patches, 2, True)
+    five, three = (quantized.ids // 4 % 5 - 2).abs(), (quantized.ids // 20 - 1).abs()
+    wanted = 0.5 * torch.stack([five, three]).float().mean()
+    assert torch.allclose(quantized.terms["thrift"], wanted, rtol=1e-5) and wanted > 0
+    quantized.terms["thrift"].backward()
+    assert tokenizer.get_parameter("encoder.outlet.weight").grad is not None
+
+
+def test_ids_are_about_what_varies_most_what_stands_still_and_what_moves() -> None:
+    still = torch.arange(40) % 4 == 1
+    order = _grouped(still, groups=8, n=2).tolist()
+    assert sorted(order) == list(range(40))
+    assert order[:2] == [0, 1]
+    assert order[2:6] == [5, 9, 13, 17]  # two groups that stand still
+    assert order[6:8] == [2, 3]  # one that moves
+    assert order[8:] == sorted(order[8:])
+
+
+def test_bad_weights(model: Model) -> None:
+    for name in ("uncertainty", "thrift"):
+        for value in (-1.0, float("nan"), float("inf")):
+            with pytest.raises(ConfigError, match=name):
+                ModelConfig(
+                    kind="recurrent", backbone=SIZES | {name: value}, quantizer=QuantizerConfig(levels=(4, 5, 5))
+                )

@@ -56,6 +56,7 @@ class RecurrentConfig:
     phases: int = 12  # latent frames after a start that are told apart, again and again
     period: int = 32  # latent frames between starts
     uncertainty: float = 0.02  # weight in training of how well scales fit
+    thrift: float = 0.0  # weight in training of how large digits are, in steps: small ones cost fewer bits in a file
 
     def __post_init__(self) -> None:
         limits = {"coefficients": 8192, "notes": 8192, "width": 8192, "hidden": 8192}
@@ -66,6 +67,9 @@ class RecurrentConfig:
                 raise ConfigError(f"{name} is 1 to {limit}, got {getattr(self, name)}")
         if not 0 < self.delayed <= self.width:
             raise ConfigError(f"delayed is 1 to width ({self.width}), got {self.delayed}")
+        for name in ("uncertainty", "thrift"):
+            if not 0 <= getattr(self, name) <= 1e6:
+                raise ConfigError(f"{name} is a weight, 0 or more, got {getattr(self, name)}")
 
 
 class Memory(NamedTuple):
@@ -140,6 +144,10 @@ class Modes(nn.Module):
         mode = (hot * torch.arange(self.count, device=hot.device)).sum(-1, keepdim=True)
         exact = (mode / max(1, self.count - 1) * 2 - 1).clamp(-0.9999, 0.9999)
         return torch.cat([torch.atanh(exact), torch.atanh((steps / self.reach).clamp(-0.98, 0.98)) + bend], dim=-1)
+
+    def size(self, codes: Tensor) -> Tensor:
+        """Mean over cells and digits after the first of how many steps a digit is from zero; a scalar."""
+        return (codes[..., 1:] * self.reach).abs().mean()
 
     def lay_out(self, codes: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (..., 1 + n) -> the id laid out (..., layout), and steps of the first coefficients."""

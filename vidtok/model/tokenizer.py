@@ -189,6 +189,7 @@ class RecurrentTokenizer(Tokenizer):
         self.encoder_halo = self.decoder_halo = None
         self.period: int = sizes.period
         self.uncertainty: float = sizes.uncertainty
+        self.thrift: float = sizes.thrift
         self.look_back = self.period - 1
 
     def first_needed(self, latent: int) -> int:
@@ -212,6 +213,9 @@ class RecurrentTokenizer(Tokenizer):
                     terms[name] = terms[name] + term / (t * quality)
                 misfits = misfit(coefficients[:, i : i + 1], expected) * (self.uncertainty / (t * quality))
                 terms["uncertainty"] = terms["uncertainty"] + misfits
+                if self.thrift:
+                    size = self.recurrence.modes.size(quantized.codes) * (self.thrift / (t * quality))
+                    terms["thrift"] = terms["thrift"] + size
                 found.append(quantized.ids)
             last.append(memories[-1])
             ids.append(_stack(found))

@@ -130,11 +130,11 @@ def separable_components(
 
 
 def _grouped(still: Tensor, groups: int, n: int) -> Tensor:
-    """An order of the coefficients: the n of largest variance, then still ones, moving ones for the last group, the
-    rest; so that groups of n in this order are what an id may be about."""
+    """An order of the coefficients, so that groups of n in this order are what an id may be about: those of largest
+    variance, then groups of still ones and one of moving ones, up to half of all; then the rest, by variance."""
     rest = range(n, len(still))
     calm, moving = ([k for k in rest if bool(still[k]) == wanted] for wanted in (True, False))
-    chosen = [*range(min(n, len(still))), *calm[: n * max(0, groups - 2)], *moving[:n]]
+    chosen = [*range(min(n, len(still))), *calm[: n * max(0, groups // 2 - 2)], *moving[:n]]
     return torch.tensor(chosen + sorted(set(range(len(still))) - set(chosen)))
 
 
