@@ -311,8 +311,8 @@ def test_what_is_drawn_depends_on_seed_and_step_alone() -> None:
 
 
 RECURRENT = (
-    "{kind='recurrent', time_stride=2, space_stride=4, qualities=2, quantizer={kind='fsq', levels=[5, 5, 5]}, "
-    "backbone={coefficients=24, notes=4, width=16, hidden=16, delayed=4, period=3}}"
+    "{kind='recurrent', time_stride=2, space_stride=4, qualities=2, quantizer={kind='fsq', levels=[6, 5, 5]}, "
+    "backbone={coefficients=24, notes=4, width=16, hidden=16, groups=3, delayed=4, period=3}}"
 )
 
 

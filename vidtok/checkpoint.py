@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vidtok.model.tokenizer import ModelConfig, Tokenizer
 
 BUILT_IN = Path(__file__).parent / "models"
-ALIASES = {"default": "vidtok-1"}
+ALIASES = {"default": "vidtok-2"}
 MAX_HEADER_BYTES = 8 << 20
 
 
