@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,20 +122,15 @@ def test_start_imports_nothing_heavy(imported: Path, arguments: list[str]) -> No
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def seconds(*arguments: str) -> float:
-    """The best of five starts of a process."""
-    best = 9.0
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def test_start_takes_at_most_ten_times_bare_python(imported: Path) -> None:
-    limit = 10 * seconds("-c", "pass")
-    assert seconds("-m", "vidtok", "--help") < limit
-    assert seconds("-m", "vidtok", "info", str(imported)) < limit
+@pytest.mark.parametrize("arguments", [["--help"], ["info", "FILE"]])
+def test_start_imports_few_modules(imported: Path, arguments: list[str]) -> None:
+    """What a start costs is its imports (scripts/bench_start.py has the times); bare python has about 60 modules."""
+    names = [str(imported) if argument == "FILE" else argument for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "vidtok", *names], capture_output=True, text=True, check=True
+    )
+    modules = [line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert "click" in modules and len(modules) < 200, len(modules)
 
 
 def test_a_reader_that_leaves_early_is_no_error(imported: Path) -> None:
