@@ -8,6 +8,7 @@ from __future__ import annotations
 import lzma
 import sys
 import zlib
+from math import exp, log
 
 
 class Bytes:
@@ -54,7 +55,7 @@ def read_header(file):
     names = ("rule", "time_stride", "space_stride", "chunk_latents", "segment_frames", "look_back")
     head |= {name: layout.varint() for name in names}
     head["entropy"] = coding.varint()
-    assert head["rule"] == 0 and head["entropy"] in (0, 1), "causal, raw and lzma only"
+    assert head["rule"] == 0 and head["entropy"] in (0, 1, 2), "causal; raw, lzma and adaptive only"
     if 4 in sections:
         head |= {"width": sections[4].varint(), "height": sections[4].varint()}
     head["clock"] = 5 in sections
@@ -64,6 +65,12 @@ def read_header(file):
     if 6 in sections:
         head["model"] = sections[6].take(sections[6].varint()).decode()
         head["model_id"] = sections[6].take(len(sections[6].data) - sections[6].at).hex()
+    if 7 in sections:
+        digits = sections[7]
+        lists = [[digits.varint() for _ in range(digits.varint())] for _ in range(digits.varint() or 1)]
+        head["digits"] = lists if len(lists) == stages else lists * stages
+    else:
+        head["digits"] = [[]] * stages
     return head
 
 
@@ -96,6 +103,70 @@ def expand(data, t, h, w, vocabulary, width):
     return ids if data[0] == 1 else [ids[i * t + k] for k in range(t) for i in range(h * w)]
 
 
+def mixed(data, t, h, w, vocabulary, digits, below):
+    """Form 3 of mode adaptive: symbols through context mixing, and ids made of them."""
+    parts, unit = [], 1
+    for digit in digits or [vocabulary]:
+        top = max(0, (digit - 1).bit_length() - 1) // 8 * 8
+        parts += [(unit, top, (digit - 1 >> top) + 1, digit)] + [(unit, s, 256, digit) for s in range(top - 8, -1, -8)]
+        unit *= digit
+    n, cells = len(parts), h * w
+    states, size = {}, 1 << min(20, max(12, (18 * t * cells * n).bit_length()))
+    weights = [19660] * (n * 2 * 16 * 5)
+    low, high, at, code = 0, 2**32 - 1, 4, int.from_bytes((bytes(data) + bytes(4))[:4], "big")
+    got, under = [], [[id // u % d >> s & 255 for u, s, _, d in parts] for id in below or ()]
+    for i in range(t * cells):
+        past = got[i - cells] if i >= cells else [0] * n
+        older = got[i - 2 * cells] if i >= 2 * cells else [0] * n
+        left = got[i - 1] if i % w else [0] * n
+        above = got[i - w] if i % cells >= w else [0] * n
+        this, still, prefix = [], 1, 0
+        for d, (_, _, levels, _) in enumerate(parts):
+            first = this[0] if d else 4095
+            other = under[i][d] * 4096 + under[i][0] if below else older[d] * 4096 + past[d]
+            keys = (
+                past[d] * 8192 + first * 2 + still,
+                left[d] * 4096 + above[d],
+                prefix,
+                past[d] * 7997 + left[d] * 15145 + above[d] * 27671 + first * 17,
+                (other * 7989 + first * 45) % 2**31,
+            )
+            starts = [(key * 0x2C9277B5 + (8 * d + c + 1) * 0x5851F42D) // 512 for c, key in enumerate(keys)]
+            node, value, half = 1, 0, 1 << (levels - 1).bit_length()
+            while half > 1:
+                half //= 2
+                if value + half >= levels:
+                    node *= 2
+                    continue
+                spots = [(start ^ node * 0x9E5) % size for start in starts]
+                known = [states.get(spot, (2**21, 0)) for spot in spots]
+                logs = [256 * log(((q >> 10) + 0.5) / (4095.5 - (q >> 10))) for q, _ in known]
+                opinions = [max(-2047, min(2047, round(x))) for x in logs]
+                j = ((d * 2 + still) * 16 + node % 16) * 5
+                odds = sum(o * v for o, v in zip(opinions, weights[j : j + 5], strict=True)) >> 16
+                p = max(16, min(65520, round(65536 / (1 + exp(-max(-2047, min(2047, odds)) / 256)))))
+                middle = low + ((high - low) // 65536) * p + (high - low) % 65536 * p // 65536
+                bit = code <= middle
+                low, high = (low, middle) if bit else (middle + 1, high)
+                while low >> 24 == high >> 24:
+                    low, high = low * 256 % 2**32, high * 256 % 2**32 + 255
+                    code = code * 256 % 2**32 + (data[at] if at < len(data) else 0)
+                    at += 1
+                miss = (65536 * bit - p) * 8
+                for k, o in enumerate(opinions):
+                    weights[j + k] += (o * miss + 2**17) >> 18
+                for spot, (q, seen) in zip(spots, known, strict=True):
+                    rate = 655360 // (10 * seen + 17)
+                    states[spot] = (q + (((2**22 - 1) * bit - q) * rate >> 16), min(seen + 1, 60))
+                value += half * bit
+                node = node * 2 + bit
+            this.append(value)
+            still = int(still and i >= cells and value == past[d])
+            prefix = (prefix * 1491 + value + 1) % 2**31
+        got.append(this)
+    return [sum((v << s) * u for v, (u, s, _, _) in zip(this, parts, strict=True)) for this in got]
+
+
 def read_chunk(header, head, payload):
     number, flags, latents = head.varint(), head.varint(), head.varint()
     stages = [(head.varint(), head.u32(), head.u32()) for _ in header["vocabularies"]]
@@ -107,10 +178,15 @@ def read_chunk(header, head, payload):
                 step += head.zigzag() if flags & 1 else 0
                 now += step
             pts.append(now)
-    for (size, crc, ids_crc), vocabulary in zip(stages, header["vocabularies"], strict=True):
+    for k, ((size, crc, ids_crc), vocabulary) in enumerate(zip(stages, header["vocabularies"], strict=True)):
         stored = data.take(size)
         width = 2 if vocabulary <= 1 << 16 else 4 if vocabulary <= 1 << 32 else 8
-        if header["entropy"]:
+        if header["entropy"] == 2 and stored[0] == 3:
+            digits = header["digits"][k]
+            same = k and (header["digits"][k - 1], header["vocabularies"][k - 1]) == (digits, vocabulary)
+            below = columns[-1] if same else None
+            ids = mixed(stored[1:], latents, header["h"], header["w"], vocabulary, digits, below)
+        elif header["entropy"]:
             ids = expand(stored, latents, header["h"], header["w"], vocabulary, width)
         else:
             ids = unpack(stored, latents * header["h"] * header["w"], vocabulary)

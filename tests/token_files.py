@@ -33,6 +33,12 @@ BASE: dict[str, Any] = {
 }
 
 
+def mode_of(name: str) -> str:
+    """The entropy mode of a golden file."""
+    word = name.replace("_", ".").split(".")[0]
+    return word if word in ("lzma", "adaptive") else "raw"
+
+
 def make_header(**changes: Any) -> TokenHeader:
     """A header of a small grid with everything usual in it."""
     return TokenHeader(**(BASE | changes))
@@ -108,4 +114,12 @@ def golden_files() -> dict[str, bytes]:
         "empty.vtok": make_file(make_header(), 0),
         "lzma.vtok": make_file(make_header(entropy="lzma", **repeating), 60),
         "lzma_stages.vtok": make_file(replace(stages, entropy="lzma", **repeating), 30),
+        "adaptive.vtok": make_file(make_header(entropy="adaptive", **repeating), 60),
+        "adaptive_words.vtok": make_file(make_header(entropy="adaptive", vocabulary=70000, digits=(), **repeating), 40),
+        "adaptive_stages.vtok": make_file(
+            make_header(
+                entropy="adaptive", codebooks=3, vocabulary=2100, digits=(300, 7), quality=3, **repeating
+            ),
+            40,
+        ),
     }

@@ -6,35 +6,61 @@ as little-endian numbers of 2, 4 or 8 bytes, the smallest that holds its vocabul
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from vidtok.bitstream import adaptive, lz
 from vidtok.bitstream.bits import Ids, bits_for, pack, packed_bytes, unpack
 from vidtok.bitstream.header import FREE_IDS, TokenHeader, id_bytes
-from vidtok.bitstream.lz import expand, squeeze
 from vidtok.bitstream.records import ChunkHead, Stage
 from vidtok.errors import DamagedError, FormatError
+
+
+class Part(NamedTuple):
+    """What is known of a stage before its ids."""
+
+    shape: tuple[int, int, int]  # (t, h, w)
+    vocabulary: int
+    digits: tuple[int, ...]  # () where they are unknown
+    below: Ids | None  # ids of the stage below, where it has the same digits
+
+    @property
+    def dtype(self) -> str:
+        return f"<u{id_bytes(self.vocabulary)}"
 
 
 class Mode(NamedTuple):
     """How the ids (t, h, w) of one stage become bytes, and back; `expand` raises FormatError."""
 
-    squeeze: Callable[[Ids, int], bytes]  # ids, vocabulary
-    expand: Callable[[bytes | memoryview, tuple[int, int, int], int, str], Ids]  # payload, shape, vocabulary, dtype
+    squeeze: Callable[[Ids, Part], bytes]
+    expand: Callable[[bytes | memoryview, Part], Ids]
 
 
-def _pack(part: Ids, vocabulary: int) -> bytes:
-    return pack(part, bits_for(vocabulary))
+def _pack(ids: Ids, part: Part) -> bytes:
+    return pack(ids, bits_for(part.vocabulary))
 
 
-def _unpack(payload: bytes | memoryview, shape: tuple[int, int, int], vocabulary: int, dtype: str) -> Ids:
-    return unpack(payload, shape[0] * shape[1] * shape[2], bits_for(vocabulary), dtype).reshape(shape)
+def _unpack(payload: bytes | memoryview, part: Part) -> Ids:
+    return unpack(payload, math.prod(part.shape), bits_for(part.vocabulary), part.dtype).reshape(part.shape)
 
 
-MODES = {"raw": Mode(_pack, _unpack), "lzma": Mode(squeeze, expand)}
+MODES = {
+    "raw": Mode(_pack, _unpack),
+    "lzma": Mode(
+        lambda ids, part: lz.squeeze(ids, part.vocabulary),
+        lambda payload, part: lz.expand(payload, part.shape, part.vocabulary, part.dtype),
+    ),
+    "adaptive": Mode(
+        lambda ids, part: adaptive.squeeze(ids, part.vocabulary, part.digits, part.below),
+        lambda payload, part: adaptive.expand(
+            payload, part.shape, part.vocabulary, part.dtype, part.digits, part.below
+        ),
+    ),
+}
 
 
 def check_ids(ids: np.ndarray, vocabulary: int) -> None:
@@ -46,43 +72,52 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
 def encode_stages(ids: np.ndarray, header: TokenHeader) -> tuple[tuple[Stage, ...], list[bytes]]:
     """Checksums and stored bytes of each stage of ids (n, h, w[, K])."""
     stages, payloads = [], []
+    below: list[Ids] = []
     for k, vocabulary in enumerate(header.vocabularies):
-        part = ids[..., k] if header.codebooks else ids
-        check_ids(part, vocabulary)
-        part = np.ascontiguousarray(part, dtype=f"<u{id_bytes(vocabulary)}")
-        payload = MODES[header.entropy].squeeze(part, vocabulary)
-        stages.append(Stage(len(payload), zlib.crc32(payload), zlib.crc32(part.data)))
+        own = ids[..., k] if header.codebooks else ids
+        check_ids(own, vocabulary)
+        own = np.ascontiguousarray(own, dtype=f"<u{id_bytes(vocabulary)}")
+        payload = MODES[header.entropy].squeeze(own, _part(header, own.shape[0], below))
+        stages.append(Stage(len(payload), zlib.crc32(payload), zlib.crc32(own.data)))
         payloads.append(payload)
+        below.append(own)
     return tuple(stages), payloads
 
 
 def decode_stages(payloads: Sequence[bytes | memoryview], head: ChunkHead, header: TokenHeader) -> Ids:
     """ids (n, h, w[, K]) of a chunk, uint16, 32 or 64; DamagedError if they are not those written."""
-    shape = header.grid_shape(head.latents)
-    ids = np.empty(shape, f"u{header.id_bytes}") if header.codebooks else None
-    for k, (payload, stage, vocabulary) in enumerate(zip(payloads, head.stages, header.vocabularies, strict=True)):
-        part = _decode_stage(payload, stage, head, header, vocabulary)
-        if ids is None:
-            return part
-        ids[..., k] = part
-    assert ids is not None
+    found: list[Ids] = []
+    for payload, stage in zip(payloads, head.stages, strict=True):
+        found.append(_decode_stage(payload, stage, head, header, _part(header, head.latents, found)))
+    if not header.codebooks:
+        return found[0]
+    ids = np.empty(header.grid_shape(head.latents), f"u{header.id_bytes}")
+    for k, own in enumerate(found):
+        ids[..., k] = own
     return ids
 
 
+def _part(header: TokenHeader, latents: int, below: Sequence[Ids]) -> Part:
+    """The stage after those that are known."""
+    stage, shape = len(below), (latents, header.grid_height, header.grid_width)
+    vocabulary, digits = header.vocabularies[stage], header.stage_digits(stage)
+    same = stage and (header.vocabularies[stage - 1], header.stage_digits(stage - 1)) == (vocabulary, digits)
+    return Part(shape, vocabulary, digits, below[-1] if same else None)
+
+
 def _decode_stage(
-    payload: bytes | memoryview, stage: Stage, head: ChunkHead, header: TokenHeader, vocabulary: int
+    payload: bytes | memoryview, stage: Stage, head: ChunkHead, header: TokenHeader, part: Part
 ) -> Ids:
     if zlib.crc32(payload) != stage.payload_crc:
         raise DamagedError("its stored bytes are damaged: the checksum does not fit", [head.number])
-    shape = (head.latents, header.grid_height, header.grid_width)
     try:
-        part = MODES[header.entropy].expand(payload, shape, vocabulary, f"<u{id_bytes(vocabulary)}")
-        check_ids(part, vocabulary)
+        ids = MODES[header.entropy].expand(payload, part)
+        check_ids(ids, part.vocabulary)
     except FormatError as error:
         raise DamagedError(str(error), [head.number]) from None
-    if zlib.crc32(part.data) != stage.ids_crc:
+    if zlib.crc32(ids.data) != stage.ids_crc:
         raise DamagedError("its ids are not those that were written: the checksum does not fit", [head.number])
-    return part
+    return ids
 
 
 __all__ = ["FREE_IDS", "check_ids", "decode_stages", "encode_stages", "packed_bytes"]

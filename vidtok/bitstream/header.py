@@ -18,7 +18,7 @@ MAX_VOCABULARY = 1 << 62
 FREE_IDS = 1 << 24  # ids a chunk may hold beyond eight per payload byte (they cost nothing: vocabulary 1)
 
 ENTROPY = {"raw": 0, "lzma": 1, "adaptive": 2, "prior": 3}
-ENTROPY_BUILT = ("raw", "lzma")
+ENTROPY_BUILT = ("raw", "lzma", "adaptive")
 
 
 class Colour(NamedTuple):
@@ -89,6 +89,11 @@ class TokenHeader:
     def vocabularies(self) -> tuple[int, ...]:
         """Ids per stage, one number for each."""
         return (self.vocabulary,) * self.stages if isinstance(self.vocabulary, int) else self.vocabulary
+
+    def stage_digits(self, stage: int) -> tuple[int, ...]:
+        """Levels of the digits of a stage's ids, fastest first; () where they are unknown."""
+        groups = digit_groups(self)
+        return groups[stage if len(groups) > 1 else 0] if groups else ()
 
     @property
     def has_frames(self) -> bool:
@@ -189,7 +194,8 @@ def _check_names(header: TokenHeader) -> None:
         raise UnsupportedError(f"entropy mode {header.entropy!r} is unknown; known: {', '.join(ENTROPY)}")
     if header.entropy not in ENTROPY_BUILT:
         raise UnsupportedError(
-            f"entropy mode {header.entropy!r} is reserved but not built into this version; use 'raw' or 'lzma'"
+            f"entropy mode {header.entropy!r} is reserved but not built into this version; "
+            f"use {', '.join(ENTROPY_BUILT)}"
         )
     if (header.width is None) != (header.height is None):
         raise FormatError(f"width {header.width} and height {header.height}: give both or neither")

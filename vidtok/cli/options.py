@@ -183,7 +183,7 @@ entropy = click.option(
     type=click.Choice(["raw", "lzma", "adaptive", "prior", "auto"]),
     default="auto",
     show_default=True,
-    help="How ids are stored; auto = the smallest there is.",
+    help="How ids are stored; auto: lzma. adaptive is smaller and slow, less so with numba.",
 )
 pixels = together(
     click.option(
