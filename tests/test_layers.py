@@ -20,7 +20,7 @@ LAYERS = [
     {"video", "bitstream"},
     {"model"},
     {"metrics", "checkpoint"},
-    {"codec"},
+    {"codec", "report"},
     {"api"},
     {"batch", "compare"},
     {"evaluate", "bench", "training", "workers"},

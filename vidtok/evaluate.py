@@ -27,6 +27,7 @@ from vidtok.errors import SourceError, UsageError, VidtokError
 from vidtok.metrics import DEFAULT_METRICS, NOT_BUILT, TokenStatistics, parse_metrics
 from vidtok.metrics.structure import MIN_SIDE
 from vidtok.metrics.table import MetricSet
+from vidtok.report import ClipRecorder, Recorder, run_label
 from vidtok.video.info import Pixels
 
 TOKEN_KEYS = ("usage", "perplexity", "entropy", "digit_entropy", "repeats")
@@ -55,11 +56,13 @@ def evaluate(
     *,
     progress: Progress | None = None,
     warn: Warn | None = None,
+    recorder: Recorder | None = None,
 ) -> Iterator[Row]:
     """Rows as they are ready: one per input, model and quality, then one summary per model and quality.
 
     Inputs are files, globs and folders. An input that fails gives a row with `error`; the others are done.
-    `progress(done, total)` counts the frames of the clip at work twice: encoded, then measured.
+    `progress(done, total)` counts the frames of the clip at work twice: encoded, then measured. `recorder` gets what
+    a page shows.
     """
     work = plan([str(path) for path in inputs], None, suffix=".vtok")
     paths = [job.source for job in work.jobs]
@@ -67,7 +70,7 @@ def evaluate(
         raise UsageError("no video to evaluate among the inputs; give files, or a folder that holds some")
     if options.encode.strict:
         _refuse_missing(paths, options)
-    runs = [_Run(m, q, options, progress, warn) for m in options.models for q in options.qualities]
+    runs = [_Run(m, q, options, progress, warn, recorder) for m in options.models for q in options.qualities]
     for name, reason in work.problems:
         yield from (run.failure(name, reason) for run in runs)
     for path in paths:
@@ -85,8 +88,9 @@ class _Run:
         options: EvalOptions,
         progress: Progress | None,
         warn: Warn | None,
+        recorder: Recorder | None,
     ) -> None:
-        self._model, self._options = model, options
+        self._model, self._options, self._recorder = model, options, recorder
         self._progress: Progress = progress or _no_progress
         self._warn = warn or _silent
         # now, so that an unknown model or rate stops everything at once and no clip's speed pays for loading
@@ -161,6 +165,7 @@ class _Run:
         """(metrics, seconds spent decoding) of the token file against its source, read once more."""
         measured = MetricSet(self._options.metrics)
         with ExitStack() as stack:
+            watch = self._watch(path, reader)
             clips = stack.enter_context(closing(decode_clips(reader, self._decode_options())))
             decoded = _Timed(clips)
             source = stack.enter_context(open_source(path, self._encode))
@@ -173,6 +178,8 @@ class _Run:
                     raise SourceError(f"{str(path)!r} had fewer frames when read again; is it being written?")
                 originals = np.stack(reference)
                 measured.update(originals, pixels)
+                if watch:
+                    watch.frames(originals, pixels, measured.frame_values)
                 if beside:
                     beside.write(originals, pixels, pts)
                 self._progress(reader.frames + measured.frames, 2 * reader.frames)
@@ -180,7 +187,17 @@ class _Run:
                 raise SourceError(f"{str(path)!r} had more frames when read again; is it being written?")
             if beside:
                 beside.finish(source.last_duration)
+        if self._recorder and watch:
+            _show_tokens(reader, watch)
+            self._recorder.add(watch.finish())
         return measured.result(), decoded.seconds
+
+    def _watch(self, path: Path, reader: TokenReader) -> ClipRecorder | None:
+        """What collects this clip for a page, if there is to be one."""
+        if self._recorder is None:
+            return None
+        label = run_label(self._head(str(path)))
+        return self._recorder.clip(str(path), label, frames=reader.frames, rate=reader.header.fps)
 
     def _decode_options(self) -> DecodeOptions:
         e = self._encode
@@ -277,6 +294,13 @@ def _summarise(rows: Sequence[Row], name: str) -> Row:
 
 def _mean(rows: Sequence[Row], key: str) -> float | None:
     return sum(row[key] for row in rows) / len(rows) if rows else None
+
+
+def _show_tokens(reader: TokenReader, watch: ClipRecorder) -> None:
+    """All ids of a file to whoever collects them."""
+    for chunk in reader.iter_chunks():
+        assert chunk.ids is not None
+        watch.tokens(chunk.ids, reader.header.vocabulary, reader.header.digits)
 
 
 def _silent(_: str) -> None:

@@ -9,6 +9,7 @@ import click
 
 from vidtok.cli import options as opt
 from vidtok.cli.output import Console, Row, table
+from vidtok.cli.report import Page, videos
 
 FIRST = ("path", "model", "quality", "frames", "width", "height", "bpp", "file_bytes")
 LAST = ("usage", "perplexity", "entropy", "repeats", "encode_fps", "decode_fps")
@@ -44,6 +45,7 @@ LAST = ("usage", "perplexity", "entropy", "repeats", "encode_fps", "decode_fps")
     type=click.Path(path_type=Path),
     help="Keep videos of source and result side by side.",
 )
+@opt.report(many=True)
 @click.option("--strict", is_flag=True, help="Damage fails; a metric that cannot be had stops all at once.")
 @opt.max_pixels
 @opt.force
@@ -58,6 +60,10 @@ def eval_command(
     models: tuple[str, ...],
     qualities: tuple[int, ...],
     save: Path | None,
+    report: Path | None,
+    report_clips: int,
+    report_frames: int,
+    report_side: int,
     **options: Any,
 ) -> int:
     """The whole loop over videos or folders: a row per clip, model and quality, and a summary of means.
@@ -78,10 +84,11 @@ def eval_command(
         save=save,
     )
     dialects = {name: DIALECTS[name] for name in choice.metrics if name in DIALECTS}
+    page = Page(report, clips=report_clips, frames=report_frames, side=report_side, force=choice.encode.force)
     failed = False
     progress, close = console.progress("eval")
     try:
-        for row in evaluate(names, choice, progress=progress, warn=console.warn):
+        for row in evaluate(names, choice, progress=progress, warn=console.warn, recorder=page.recorder):
             failed |= tell_missing(console, row)
             console.result(row | {"dialects": dialects} if row.get("summary") else row)
     finally:
@@ -96,6 +103,7 @@ def eval_command(
         named = [row | ({"path": "mean"} if row.get("summary") else {}) for row in console.rows]
         print(table([row for row in named if "error" not in row], columns))
         print("\n".join(f"{name}: {words}" for name, words in dialects.items()))
+    page.write(console, f"Evaluation of {videos(console.rows)}", dialects)
     return 1 if failed else 0
 
 

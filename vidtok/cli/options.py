@@ -238,6 +238,43 @@ folder_run = together(
 RESOURCES = "\b\n* Resources only: the result never depends on these."
 
 
+def report(*, many: bool) -> Callable[[Command], Command]:
+    """--report and how much of the clips the page carries; `many`: there may be more clips than one."""
+    clips = click.option(
+        "--report-clips",
+        type=click.IntRange(0, 10_000),
+        default=12,
+        show_default=True,
+        metavar="N",
+        help="Clips that the page shows, the worst ones; its tables have all.",
+    )
+    return together(_REPORT, *([clips] if many else []), _REPORT_FRAMES, _REPORT_SIDE)
+
+
+_REPORT = click.option(
+    "--report",
+    metavar="PAGE.html",
+    type=click.Path(path_type=Path),
+    help="Write one self-contained page: tables, curves, players, worst frames.",
+)
+_REPORT_FRAMES = click.option(
+    "--report-frames",
+    type=click.IntRange(0, 10_000),
+    default=48,
+    show_default=True,
+    metavar="N",
+    help="Frames of a clip in the page's players; 0: no pictures.",
+)
+_REPORT_SIDE = click.option(
+    "--report-side",
+    type=click.IntRange(16, 4096),
+    default=480,
+    show_default=True,
+    metavar="N",
+    help="Longer side of the page's pictures, pixels; never enlarged.",
+)
+
+
 def epilog(*lines: str, resources: bool = False) -> str:
     """The end of a help text: an example that runs, one command a line."""
     example = "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])

@@ -70,15 +70,17 @@ class Metric(Protocol):
 
 
 class Mean:
-    """Mean over frames of values (T,)."""
+    """Mean over frames of values (T,). `recent`: those added since somebody emptied it."""
 
     def __init__(self) -> None:
         self.missing: str | None = "no frames"
+        self.recent: list[float] = []
         self._sum = 0.0
         self._frames = 0
 
     def add(self, values: torch.Tensor) -> None:
         self.missing = None
+        self.recent += values.double().tolist()
         self._sum += float(values.double().sum())
         self._frames += values.numel()
 

@@ -10,7 +10,7 @@ import torch
 
 from vidtok.errors import UsageError
 from vidtok.metrics import NOT_BUILT, parse_metrics
-from vidtok.metrics.fidelity import Flicker, FramePair, Metric, MsSsim, Psnr, Ssim, VideoPsnr, WorstPsnr
+from vidtok.metrics.fidelity import Flicker, FramePair, Mean, Metric, MsSsim, Psnr, Ssim, VideoPsnr, WorstPsnr
 
 FRAME_METRICS: dict[str, Callable[[], Metric]] = {
     "psnr": Psnr,
@@ -40,7 +40,15 @@ class MetricSet:
     def __init__(self, names: str | Iterable[str]) -> None:
         self.names = tuple(name for name in parse_metrics(names) if name != "tokens")
         self._metrics = {name: FRAME_METRICS[name]() for name in self.names if name not in NOT_BUILT}
+        self._means = {name: metric for name, metric in self._metrics.items() if isinstance(metric, Mean)}
         self.frames = 0
+
+    @property
+    def frame_values(self) -> dict[str, list[float]]:
+        """Metric -> its values for the frames of the last update, where it has one per frame. A metric of changes
+        between frames has none for the first frame of the clip, so one fewer in the first update."""
+        # what VideoPsnr adds are errors and not dB
+        return {name: list(m.recent) for name, m in self._means.items() if not isinstance(m, VideoPsnr)}
 
     def update(self, reference: Frames, other: Frames) -> None:
         """Frames (T, H, W, 3) uint8, arrays or tensors; both of the same shape."""
@@ -48,6 +56,8 @@ class MetricSet:
             shapes = f"{tuple(reference.shape)} and {tuple(other.shape)}"
             raise UsageError(f"frames {shapes} differ in shape; compare equal sizes")
         self.frames += reference.shape[0]
+        for mean in self._means.values():
+            mean.recent.clear()
         for first, end in _batches(*reference.shape[:3]):
             pair = FramePair(_tensor(reference[first:end]), _tensor(other[first:end]))
             for metric in self._metrics.values():

@@ -1,0 +1,222 @@
+"""Watching a run: frames, values and ids come by once, and what a page needs of them is kept in bounded space.
+
+    Recorder.clip(...) -> ClipRecorder: frames(...), tokens(...) -> finish() -> ClipDetail -> Recorder.add
+
+Preview frames are evenly spaced: as soon as there are too many, every second one is dropped and the step doubles.
+Of each window of frames the worst one is a candidate for the worst frames, so that these are not all neighbours.
+Details of the worst clips wait in temporary files, a file a clip.
+"""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from vidtok.report.content import DIFFERENCE_GAIN, ClipDetail, Preview, ReportOptions, lower_is_better
+from vidtok.report.series import Series
+from vidtok.report.tokens import TokenMaps
+from vidtok.video.info import Pixels
+from vidtok.video.jpeg import Jpeg, encode_jpeg
+
+WORST_FRAMES = 3
+WORST_WINDOW = 16  # frames; two of the worst frames are from different windows
+RANKING = ("psnr", "psnr:y", "ssim", "ms_ssim", "lpips")  # the first that is measured decides what is worst
+
+Values = Mapping[str, Sequence[float]]
+
+
+class Recorder:
+    """Keeps the details of the worst clips of a run, all runs of a clip together. Close it, or use `with`."""
+
+    def __init__(self, options: ReportOptions | None = None) -> None:
+        self.options = options or ReportOptions()
+        self._kept: dict[str, _Kept] = {}
+        self._dropped: set[str] = set()
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[ClipDetail]:
+        """What was kept, worst clip first, one detail at a time in memory; as often as wanted."""
+        for kept in sorted(self._kept.values(), key=lambda kept: kept.score):
+            yield from kept.details()
+
+    def close(self) -> None:
+        """Let go of all that was kept."""
+        for kept in self._kept.values():
+            kept.file.close()
+        self._kept.clear()
+
+    def clip(self, path: str, run: str, *, frames: int | None = None, rate: Fraction | None = None) -> ClipRecorder:
+        """A recorder of one clip; `frames`: how many are expected, `rate`: frames per second, where known."""
+        return ClipRecorder(path, run, self.options, frames=frames, rate=rate)
+
+    def add(self, detail: ClipDetail) -> None:
+        """Keep a clip, unless enough worse ones are there."""
+        if detail.path in self._dropped or self.options.clips == 0:
+            return
+        if detail.path not in self._kept:
+            self._kept[detail.path] = _Kept(tempfile.TemporaryFile(prefix="vidtok-report-"))  # noqa: SIM115
+        self._kept[detail.path].add(detail)
+        if len(self._kept) > self.options.clips:
+            best = max(self._kept, key=lambda path: self._kept[path].score)
+            self._kept.pop(best).file.close()
+            self._dropped.add(best)
+
+
+@dataclass
+class _Kept:
+    """The details of one clip, in a file."""
+
+    file: BinaryIO
+    score: float = float("inf")
+    runs: int = 0
+
+    def add(self, detail: ClipDetail) -> None:
+        self.file.seek(0, 2)
+        pickle.dump(detail, self.file)
+        self.score, self.runs = min(self.score, detail.score), self.runs + 1
+
+    def details(self) -> Iterator[ClipDetail]:
+        """Our own pickles, from a file without a name."""
+        self.file.seek(0)
+        for _ in range(self.runs):
+            yield pickle.load(self.file)
+
+
+class ClipRecorder:
+    """One clip of one run: frames with their values in order, ids in order, then `finish`."""
+
+    def __init__(
+        self, path: str, run: str, options: ReportOptions, *, frames: int | None, rate: Fraction | None
+    ) -> None:
+        self._path, self._run, self._options, self._rate = path, run, options, rate
+        self._frames = self._width = self._height = 0
+        self._series: dict[str, Series] = {}
+        self._step = max(1, -(-(frames or 1) // max(options.frames, 1)))
+        self._previews: list[Preview] = []
+        self._worst = _WorstFrames(options)
+        self._size = (0, 0)
+        self._maps: TokenMaps | None = None
+
+    def frames(self, source: Pixels, result: Pixels, values: Values) -> None:
+        """Frames (T, H, W, 3) of both sides; `values`: for each metric one number per frame, fewer only where the
+        first frames of the clip have none."""
+        count, self._height, self._width = source.shape[:3]
+        for name, numbers in values.items():
+            if numbers:
+                late = max(0, count - len(numbers))
+                self._series.setdefault(name, Series(first=self._frames + late)).extend(numbers)
+        ranking = next((name for name in RANKING if values.get(name)), next((n for n in values if values[n]), None))
+        for t in range(count):
+            own = {name: n[t - count] for name, n in values.items() if t - count >= -len(n)}
+            number = self._frames + t
+            if self._options.frames and number % self._step == 0:
+                self._preview(number, source[t], result[t], own)
+            if self._options.frames and ranking in own:
+                self._worst.offer(number, source[t], result[t], own, ranking)
+        self._frames += count
+
+    def tokens(
+        self,
+        ids: np.ndarray[Any, Any],
+        vocabulary: int | Sequence[int],
+        digits: Sequence[int] | Sequence[Sequence[int]] = (),
+    ) -> None:
+        """The next latent frames: ids (n, h, w) or (n, h, w, K)."""
+        if self._maps is None:
+            stages = ids.shape[3] if ids.ndim == 4 else 1
+            self._maps = TokenMaps(ids.shape[1], ids.shape[2], vocabulary, digits, stages)
+        self._maps.update(ids)
+
+    def finish(self) -> ClipDetail:
+        """All that is kept of the clip."""
+        ranking = next((name for name in RANKING if name in self._series), next(iter(self._series), None))
+        score = 0.0
+        if ranking is not None:
+            values = self._series[ranking]
+            mean = sum(m * n for m, n in zip(values.mean, values.lengths, strict=True)) / values.count
+            score = -mean if lower_is_better(ranking) else mean
+        return ClipDetail(
+            path=self._path,
+            run=self._run,
+            frames=self._frames,
+            width=self._width,
+            height=self._height,
+            rate=float(self._rate) if self._rate else None,
+            score=score,
+            preview_width=self._size[0],
+            preview_height=self._size[1],
+            series=self._series,
+            previews=tuple(self._previews),
+            worst=self._worst.result(),
+            worst_by=ranking,
+            maps=self._maps.result() if self._maps else (),
+        )
+
+    def _preview(self, number: int, source: Pixels, result: Pixels, values: dict[str, float]) -> None:
+        if len(self._previews) == self._options.frames:
+            self._step *= 2
+            self._previews = [preview for preview in self._previews if preview.frame % self._step == 0]
+            if number % self._step:
+                return
+        preview, size = make_preview(number, source, result, values, self._options)
+        self._size = (max(self._size[0], size.width), max(self._size[1], size.height))
+        self._previews.append(preview)
+
+
+class _WorstFrames:
+    """The worst frames by one metric, at most one of a window of WORST_WINDOW frames."""
+
+    def __init__(self, options: ReportOptions) -> None:
+        self._options = options
+        self._found: list[tuple[float, Preview]] = []
+        self._window = -1
+        self._candidate: tuple[float, int, Pixels, Pixels, dict[str, float]] | None = None
+
+    def offer(self, number: int, source: Pixels, result: Pixels, values: dict[str, float], ranking: str) -> None:
+        if number // WORST_WINDOW != self._window:
+            self._close_window()
+            self._window = number // WORST_WINDOW
+        badness = values[ranking] if lower_is_better(ranking) else -values[ranking]
+        if self._candidate is None or badness > self._candidate[0]:
+            self._candidate = (badness, number, source.copy(), result.copy(), values)
+
+    def result(self) -> tuple[Preview, ...]:
+        self._close_window()
+        return tuple(preview for _, preview in self._found)
+
+    def _close_window(self) -> None:
+        candidate, self._candidate = self._candidate, None
+        if candidate is None or (len(self._found) == WORST_FRAMES and candidate[0] <= self._found[-1][0]):
+            return
+        preview, _ = make_preview(*candidate[1:], self._options)
+        self._found.append((candidate[0], preview))
+        self._found.sort(key=lambda item: (-item[0], item[1].frame))
+        del self._found[WORST_FRAMES:]
+
+
+def make_preview(
+    number: int, source: Pixels, result: Pixels, values: dict[str, float], options: ReportOptions
+) -> tuple[Preview, Jpeg]:
+    """JPEG pictures of one frame (H, W, 3) of both sides and of their difference; and that of the source."""
+    error = (result.astype(np.int16) - source) * DIFFERENCE_GAIN + 128
+    pictures = [
+        encode_jpeg(pixels, options.side, options.picture_bytes)
+        for pixels in (source, result, error.clip(0, 255).astype(np.uint8))
+    ]
+    data = [picture.data for picture in pictures]
+    return Preview(frame=number, source=data[0], result=data[1], difference=data[2], values=values), pictures[0]
+
