@@ -85,7 +85,7 @@ def _player(runs: Sequence[ClipDetail], names: Names, anchor: str) -> str:
     )
     buttons = "".join(
         f'<button type="button" data-do="{do}" aria-label="{label}">{sign}</button>'
-        for do, label, sign in (("back", "Frame back", "◀"), ("play", "Play", "▶▶"), ("next", "Frame on", "▶"))
+        for do, label, sign in (("back", "Frame back", "‹"), ("play", "Play", "▶"), ("next", "Frame on", "›"))
     )
     selects = _select(anchor, "run", "Run", names_of_runs, 0) if len(shown) > 1 else ""
     selects += _select(anchor, "speed", "Speed", SPEEDS, 1) + _select(anchor, "zoom", "Zoom", ZOOMS, 0)
@@ -94,7 +94,7 @@ def _player(runs: Sequence[ClipDetail], names: Names, anchor: str) -> str:
     return (
         f'<div class="player" role="group" aria-label="Player of {text(names.clip(runs[0].path))}" tabindex="0" hidden>'
         f'<div class="panes">{panes}</div>'
-        f'<div class="bar">{buttons}<input type="range" min="0" max="{count - 1}" value="0" step="1" '
+        f'<div class="bar main">{buttons}<input type="range" min="0" max="{count - 1}" value="0" step="1" '
         f'aria-label="Frame"></div><div class="bar">{selects}</div>'
         f'<p class="state"><output></output></p><p class="keys">{_about_previews(shown[0])} '
         "Keys: <kbd>←</kbd> <kbd>→</kbd> frame, <kbd>Space</kbd> play, <kbd>Home</kbd> <kbd>End</kbd>, "
@@ -163,7 +163,7 @@ def _frame_plots(runs: Sequence[ClipDetail], names: Names) -> str:
         own = [(i, run, run.series[metric]) for i, run in enumerate(runs) if metric in run.series]
         curves = [Curve(name=names.run(run.run), x=s.centres, y=s.mean, low=s.low, high=s.high) for _, run, s in own]
         span = max(s.span for _, _, s in own)
-        words = f" <small>mean and range of {span} frames</small>" if span > 1 else ""
+        words = f" <small>· mean and range of {span} frames</small>" if span > 1 else ""
         title = f"{metric} frame by frame: " + "; ".join(
             f"{names.run(run.run)} from {number(min(s.low))} to {number(max(s.high))}" for _, run, s in own
         )

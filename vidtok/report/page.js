@@ -102,7 +102,7 @@
     function stop() {
       clearTimeout(timer);
       timer = 0;
-      playButton.textContent = "▶▶";
+      playButton.textContent = "▶";
       playButton.setAttribute("aria-label", "Play");
     }
 

@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 400, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 44
 COLOURS = 8
 DASHES = ("", "7 4", "2 3", "10 3 2 3")
-MARKED = 60  # points of a curve up to which each has a marker and a title
+MARKED = 30  # points of a curve up to which each has a marker and a title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +102,17 @@ class _Scale:
 
     def __init__(self, values: Sequence[float], axis: Axis, start: float, end: float) -> None:
         low, high = min(values), max(values)
-        self._log = axis.log and low > 0
+        self.log = axis.log and low > 0
         if high == low:
             room = 0.5 if axis.whole else abs(low) * 0.05 or 0.5
-            low, high = (low / 1.5, high * 1.5) if self._log else (low - room, high + room)
-        elif not axis.whole:
+            low, high = (low / 1.5, high * 1.5) if self.log else (low - room, high + room)
+        else:
             low, high = self._widen(low, high)
         self.low, self.high, self._start, self._end = low, high, start, end
-        self.ticks = log_ticks(low, high) if self._log else ticks(low, high, whole=axis.whole)
+        self.ticks = log_ticks(low, high) if self.log else ticks(low, high, whole=axis.whole)
 
     def _widen(self, low: float, high: float) -> tuple[float, float]:
-        if self._log:
+        if self.log:
             factor = (high / low) ** 0.05
             return low / factor, high * factor
         room = (high - low) * 0.05
@@ -120,7 +120,7 @@ class _Scale:
 
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
-        if self._log:
+        if self.log:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return self._start + (value - low) / (high - low) * (self._end - self._start)
 
@@ -145,15 +145,19 @@ def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:
 
 
 def _short(value: float, scale: _Scale) -> str:
-    """A tick as text: with as many digits as neighbours need to differ."""
+    """A tick as text, all of an axis with as many digits as say them exactly."""
     if value == 0:
         return "0"
     if abs(value) >= 1e6 or abs(value) < 1e-4:
         return f"{value:.0e}"
-    near = [abs(b - a) for a, b in zip(scale.ticks, scale.ticks[1:], strict=False)]
-    gap = min(near) if near else abs(value)
-    places = max(0, min(6, -math.floor(math.log10(gap * 1.001)))) if gap else 2
-    return f"{value:.{places}f}".rstrip("0").rstrip(".") if places else f"{value:.0f}"
+    own = [value] if scale.log else scale.ticks
+    return f"{value:.{max(map(_places, own))}f}"
+
+
+def _places(value: float) -> int:
+    """Digits after the point that a round number needs, at most 6."""
+    near = 1e-9 * max(abs(value), 1e-6)
+    return next((places for places in range(6) if abs(round(value, places) - value) <= near), 6)
 
 
 def _curve(curve: Curve, i: int, across: _Scale, up: _Scale) -> list[str]:

@@ -11,7 +11,7 @@ from vidtok.report.escape import name, number, text
 from vidtok.report.names import Names
 from vidtok.report.plot import Axis, Curve, legend, line_plot
 
-SPEEDS = {"encode_fps": "encode, frames/s", "decode_fps": "decode, frames/s"}
+SPEEDS = {"encode_fps": "encode fps", "decode_fps": "decode fps"}
 TOKENS = {"usage": "usage", "perplexity": "perplexity", "entropy": "entropy, bits", "repeats": "repeats"}
 MOST_MARKED = 200  # clips up to which each has a marker of its own
 
@@ -24,9 +24,7 @@ def notices(report: Report, names: Names) -> str:
         lines += [f"{where}: aligned: {text(words)}" for words in row.get("aligned") or ()]
         if row.get("frames_left_out"):
             lines.append(f"{where}: {row['frames_left_out']} frames of the longer video were left out")
-    for row in report.summaries:
-        missing = {key.removesuffix("_missing"): why for key, why in row.items() if key.endswith("_missing")}
-        lines += [f"{names.run_html(run_label(row))}: no {text(key)}: {text(why)}" for key, why in missing.items()]
+    lines += _missing(report, names)
     for row in report.failures:
         lines.append(f"{names.clip_html(row['path'])} failed: {text(row['error'])}")
     shown = list(dict.fromkeys(lines))
@@ -137,12 +135,17 @@ def table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> s
     columns = "".join(f'<th scope="col">{cell if "<" in cell else text(cell)}</th>' for cell in head)
     lines = []
     for cells in body:
-        rest = "".join(f"<td>{cell}</td>" for cell in cells[1:])
+        rest = "".join(_cell(cell) for cell in cells[1:])
         lines.append(f'<tr><th scope="row">{cells[0]}</th>{rest}</tr>')
     return (
         f'<div class="wide" role="region" aria-label="{text(caption)}" tabindex="0"><table>'
         f"<caption>{text(caption)}</caption><thead><tr>{columns}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _cell(cell: str) -> str:
+    """A cell of a table: names to the left, numbers to the right."""
+    return f'<td class="name">{cell}</td>' if cell.startswith("<bdi") else f"<td>{cell}</td>"
 
 
 def unit(metric: str) -> str:
@@ -153,8 +156,23 @@ def axis_label(metric: str) -> str:
     return f"{metric}, {unit(metric)}" if unit(metric) else metric
 
 
+def _missing(report: Report, names: Names) -> list[str]:
+    """A line for each metric and reason, with the runs that lack it."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for row in report.summaries:
+        for key, why in row.items():
+            if key.endswith("_missing"):
+                lacking.setdefault((key.removesuffix("_missing"), str(why)), []).append(names.run_html(run_label(row)))
+    lines = []
+    for (metric, why), runs in lacking.items():
+        of_whom = "" if len(runs) == len(report.summaries) else f" of {', '.join(runs)}"
+        lines.append(f"no {text(metric)}{of_whom}: {text(why)}")
+    return lines
+
+
 def _figure(metric: str, plot: str) -> str:
-    better = "" if metric == "bpp" else f" <small>{'lower' if lower_is_better(metric) else 'higher'} is better</small>"
+    words = "lower is better" if lower_is_better(metric) else "higher is better"
+    better = "" if metric == "bpp" else f" <small>· {words}</small>"
     return f"<figure><figcaption>{text(axis_label(metric))}{better}</figcaption>{plot}</figure>" if plot else ""
 
 
