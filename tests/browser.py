@@ -9,13 +9,23 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 60.0
+LAUNCH = """
+import os, sys
+a, b = (os.dup(int(number)) for number in sys.argv[1:3])
+os.dup2(a, 3)
+os.dup2(b, 4)
+os.set_inheritable(3, True)
+os.set_inheritable(4, True)
+os.execvp(sys.argv[3], sys.argv[3:])
+"""  # the browser reads descriptor 3 and writes 4
 
 
 def find_chromium() -> str | None:
@@ -35,14 +45,9 @@ class Browser:
             *("--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-dev-shm-usage"),
             *("--disable-component-update", "--hide-scrollbars", f"--user-data-dir={folder}", "about:blank"),
         ]
-
-        def pipes() -> None:  # the browser reads descriptor 3 and writes 4
-            a, b = os.dup(to_browser), os.dup(from_browser)
-            os.dup2(a, 3)
-            os.dup2(b, 4)
-
         self._process = subprocess.Popen(
-            arguments, pass_fds=(3, 4), preexec_fn=pipes, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [sys.executable, "-c", LAUNCH, str(to_browser), str(from_browser), *arguments],
+            pass_fds=(to_browser, from_browser), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         os.close(to_browser)
@@ -53,6 +58,13 @@ class Browser:
         self.problems: list[str] = []
         self.requests: list[str] = []
         self._events: list[str] = []
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self) -> None:
         targets = self.call("Target.getTargets")["targetInfos"]
         page = next(target["targetId"] for target in targets if target["type"] == "page")
         self._session = self.call("Target.attachToTarget", targetId=page, flatten=True)["sessionId"]
@@ -65,6 +77,10 @@ class Browser:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the browser."""
         self._process.terminate()
         try:
             self._process.wait(10)

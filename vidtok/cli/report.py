@@ -30,6 +30,8 @@ class Page:
             return
         from vidtok.report import Recorder, ReportOptions, check_target
 
+        if path.is_file() and not force:
+            raise click.UsageError(f"{path} exists already; --force overwrites it")
         check_target(path, force=force)
         self.recorder = Recorder(ReportOptions(**limits))
         click.get_current_context().call_on_close(self.recorder.close)

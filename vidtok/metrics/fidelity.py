@@ -134,7 +134,7 @@ class Ssim(Mean):
         self._luma = luma
 
     def update(self, pair: FramePair) -> None:
-        self.add((pair.luma if self._luma else pair.rgb).ssim())
+        self.add(_of_frames((pair.luma if self._luma else pair.rgb).ssim(), pair))
 
 
 class MsSsim(Mean):
@@ -149,7 +149,7 @@ class MsSsim(Mean):
         if side <= MIN_SIDE:
             self.missing = f"short side {side}; MS-SSIM needs more than {MIN_SIDE} pixels"
             return
-        self.add((pair.luma if self._luma else pair.rgb).ms_ssim())
+        self.add(_of_frames((pair.luma if self._luma else pair.rgb).ms_ssim(), pair))
 
 
 class Flicker(Mean):
@@ -173,6 +173,11 @@ class Flicker(Mean):
 def psnr_of(mse: float) -> float:
     """dB of a mean squared error of 8-bit values, at most BEST_PSNR (equal pictures)."""
     return min(BEST_PSNR, 10 * math.log10(255**2 / mse)) if mse > 0 else BEST_PSNR
+
+
+def _of_frames(values: torch.Tensor, pair: FramePair) -> torch.Tensor:
+    """Values of planes, those of a frame beside each other -> their mean for each frame: (T,) float64."""
+    return values.double().view(pair.frames, -1).mean(1)
 
 
 def _channels_last(frames: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,6 @@ GALLERY_PER_CLIP = 2
 ASSUMED_RATE = 25.0  # frames per second where the video does not say
 SPEEDS = ((0.125, "⅛"), (0.25, "¼"), (0.5, "½"), (1, "1"), (2, "2"), (4, "4"))
 ZOOMS = ((0, "fit"), (1, "1 ×"), (2, "2 ×"), (4, "4 ×"), (8, "8 ×"))
-PANES = (("source", "Source"), ("result", "Reconstruction"), ("difference", "Difference"))
 
 
 def by_clip(details: Iterable[ClipDetail]) -> Iterable[tuple[str, list[ClipDetail]]]:
@@ -45,7 +44,7 @@ def gallery(report: Report, names: Names, places: dict[str, str]) -> str:
     figures = [_worst_figure(frame, detail, names, places.get(detail.path)) for _, detail, frame in found]
     return (
         '<section aria-labelledby="h-worst"><h2 id="h-worst">Worst frames</h2>'
-        f"<p>By {text(metric)}, at most {GALLERY_PER_CLIP} of a clip; source, reconstruction and difference "
+        f"<p>By {text(metric)}, at most {GALLERY_PER_CLIP} of a clip: {', '.join(label for _, label in names.panes)} "
         f'({DIFFERENCE_GAIN} × around gray).</p><div class="worst">{"".join(figures)}</div></section>'
     )
 
@@ -81,7 +80,7 @@ def _player(runs: Sequence[ClipDetail], names: Names, anchor: str) -> str:
         f'<figure><figcaption>{label}</figcaption><div class="pane" tabindex="0" role="group" aria-label="{label}">'
         f'<canvas data-pane="{pane}" role="img" aria-label="{label}" width="{shown[0].preview_width}" '
         f'height="{shown[0].preview_height}"></canvas></div></figure>'
-        for pane, label in PANES
+        for pane, label in names.panes
     )
     buttons = "".join(
         f'<button type="button" data-do="{do}" aria-label="{label}">{sign}</button>'
@@ -185,7 +184,7 @@ def _worst_figure(frame: Preview, detail: ClipDetail, names: Names, anchor: str 
     pictures = "".join(
         f'<img src="{data_uri(getattr(frame, pane))}" loading="lazy" alt="{label}, frame {frame.frame} of '
         f'{text(clip)}, {text(run)}">'
-        for pane, label in PANES
+        for pane, label in names.panes
     )
     values = ", ".join(f"{text(key)} {number(value)}" for key, value in frame.values.items())
     where = f'<a href="#{anchor}">{names.clip_html(detail.path)}</a>, ' if anchor else ""

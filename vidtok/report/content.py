@@ -101,6 +101,11 @@ class Report:
         return [row for row in self.rows if not row.get("summary") and "error" not in row and "path" in row]
 
     @property
+    def compared(self) -> bool:
+        """Whether this is about two videos, and not about runs over clips."""
+        return not any(row.get("summary") for row in self.rows)
+
+    @property
     def failures(self) -> list[Row]:
         return [row for row in self.rows if "error" in row]
 

@@ -9,11 +9,16 @@ from collections.abc import Iterable, Mapping
 from vidtok.report.content import Report, run_label, series_label
 from vidtok.report.escape import text
 
+PANES = (("source", "Source"), ("result", "Reconstruction"), ("difference", "Difference"))
+COMPARED = (("source", "A"), ("result", "B"), ("difference", "Difference"))
+
 
 class Names:
-    """The names of a report. `clips`: path -> what it is called; `runs`: label -> what it is called."""
+    """The names of a report. `clips`: path -> what it is called; `runs`: label -> what it is called; `panes`: the
+    fields of a Preview that are shown beside each other, each with its title."""
 
     def __init__(self, report: Report) -> None:
+        self.panes = COMPARED if report.compared else PANES
         rows = [row for row in report.rows if "path" in row]
         self.clips = _short_paths(dict.fromkeys(str(row["path"]) for row in rows))
         self.runs = _short_models(dict.fromkeys(label for row in report.rows if (label := run_label(row))))

@@ -73,6 +73,7 @@
         canvas.getContext("2d").drawImage(images[i], 0, 0, data.width, data.height);
         canvas.setAttribute("aria-label", `${panes[i].getAttribute("aria-label")}, frame ${own.frames[position]}`);
       });
+      player.dataset.run = data.runs.indexOf(own);
       player.dataset.frame = own.frames[position];
       tell(own, position);
     }

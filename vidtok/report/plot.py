@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from vidtok.report.escape import number, text
 
 WIDTH, HEIGHT = 400, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 20, 14, 44
 COLOURS = 8
+POINTWISE = ("x", "y", "low", "high", "words")  # the fields of a Curve that have an entry per point
 DASHES = ("", "7 4", "2 3", "10 3 2 3")
 MARKED = 30  # points of a curve up to which each has a marker and a title
 
@@ -44,6 +46,7 @@ class Axis:
 
 def line_plot(curves: Sequence[Curve], x: Axis, y: Axis, *, title: str, cursor: bool = False) -> str:
     """The plot, or "" where there is no point. `cursor`: a line that a script may move along x."""
+    curves = [_finite(curve) for curve in curves]
     xs = [value for curve in curves for value in curve.x]
     ys = [v for curve in curves for v in (*curve.y, *curve.low, *curve.high) if v is not None]
     if not xs:
@@ -123,6 +126,16 @@ class _Scale:
         if self.log:
             low, high, value = math.log(low), math.log(high), math.log(value)
         return self._start + (value - low) / (high - low) * (self._end - self._start)
+
+
+def _finite(curve: Curve) -> Curve:
+    """Without points that have no place."""
+    kept = [i for i, (x, y) in enumerate(zip(curve.x, curve.y, strict=True)) if math.isfinite(x) and math.isfinite(y)]
+    if len(kept) == len(curve.x):
+        return curve
+    lists: dict[str, Any] = {name: getattr(curve, name) for name in POINTWISE}
+    lists = {name: [values[i] for i in kept] for name, values in lists.items() if values}
+    return replace(curve, **lists)
 
 
 def _grid(across: _Scale, up: _Scale, x: Axis, y: Axis) -> list[str]:

@@ -13,6 +13,7 @@ from vidtok.report.plot import Axis, Curve, legend, line_plot
 
 SPEEDS = {"encode_fps": "encode fps", "decode_fps": "decode fps"}
 TOKENS = {"usage": "usage", "perplexity": "perplexity", "entropy": "entropy, bits", "repeats": "repeats"}
+NAMED = ' class="name"'
 MOST_MARKED = 200  # clips up to which each has a marker of its own
 
 
@@ -20,8 +21,8 @@ def notices(report: Report, names: Names) -> str:
     """What a reader has to know before the numbers: alignment, what was left out, failed or missing."""
     lines = []
     for row in report.clip_rows:
-        where = names.clip_html(row["path"])
-        lines += [f"{where}: aligned: {text(words)}" for words in row.get("aligned") or ()]
+        where, other = names.clip_html(row["path"]), names.run_html(run_label(row))
+        lines += [f"{other} was aligned to {where}: {text(words)}" for words in row.get("aligned") or ()]
         if row.get("frames_left_out"):
             lines.append(f"{where}: {row['frames_left_out']} frames of the longer video were left out")
     lines += _missing(report, names)
@@ -38,7 +39,7 @@ def summary(report: Report, names: Names) -> str:
     rows, metrics = report.summaries, report.metrics
     if not rows:
         return ""
-    first = "run" if any(row.get("summary") for row in rows) else "video"
+    first = "B" if report.compared else "run"
     plain = [(key, key) for key in ("clips", "failed", "frames") if _any(rows, key)]
     plain += [("bpp", "bpp")] if _any(rows, "bpp") else []
     tail = [(key, words) for key, words in (TOKENS | SPEEDS).items() if _any(rows, key)]
@@ -51,7 +52,7 @@ def summary(report: Report, names: Names) -> str:
         body.append([names.run_html(run_label(row)), *cells])
     return (
         '<section aria-labelledby="h-summary"><h2 id="h-summary">Summary</h2>'
-        + table("Summary: means over clips" if first == "run" else "Summary", head, body)
+        + table("Video B against video A" if report.compared else "Means over clips", head, body)
         + "</section>"
     )
 
@@ -91,9 +92,9 @@ def clip_plots(report: Report, names: Names) -> str:
 
 
 def clip_table(report: Report, names: Names, anchors: Mapping[str, str]) -> str:
-    """A row per clip and run; `anchors`: path -> id of the part that shows the clip."""
+    """A row per clip and run; `anchors`: path -> id of what shows the clip. "" where the summary has it all."""
     rows, metrics = report.clip_rows, report.metrics
-    if not rows:
+    if not rows or report.compared:
         return ""
     tail = [(key, words) for key, words in SPEEDS.items() if _any(rows, key)]
     rate = _any(rows, "bpp")
@@ -132,7 +133,9 @@ def items(lines: Iterable[str]) -> str:
 
 def table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table that scrolls sideways where it is too wide; cells are HTML, the first of a row is its header."""
-    columns = "".join(f'<th scope="col">{cell if "<" in cell else text(cell)}</th>' for cell in head)
+    columns = "".join(
+        f'<th scope="col"{NAMED if cell in ("clip", "run", "B") else ""}>{cell}</th>' for cell in head
+    )
     lines = []
     for cells in body:
         rest = "".join(_cell(cell) for cell in cells[1:])
@@ -145,7 +148,7 @@ def table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> s
 
 def _cell(cell: str) -> str:
     """A cell of a table: names to the left, numbers to the right."""
-    return f'<td class="name">{cell}</td>' if cell.startswith("<bdi") else f"<td>{cell}</td>"
+    return f"<td{NAMED if cell.startswith('<bdi') else ''}>{cell}</td>"
 
 
 def unit(metric: str) -> str:
