@@ -41,11 +41,13 @@ def parse_rate(value: str) -> str:
 
 
 def parse_size(value: str) -> str:
-    """'256' (short side) or '640x360' (width x height), kept as text."""
-    sides = value.lower().split("x")
-    if len(sides) > 2 or not all(re.fullmatch(r"[0-9]{1,5}", side) and 1 <= int(side) <= 65535 for side in sides):
-        raise click.BadParameter(f"{value!r} is not a size; give 256 (short side) or 640x360, up to 65535")
-    return "x".join(sides)
+    """'256' (short side), '640x360' (width x height) or '256x256:crop' (its centre), kept as text."""
+    size, colon, crop = value.lower().partition(":")
+    sides = size.split("x")
+    good = all(re.fullmatch(r"[0-9]{1,5}", side) and 1 <= int(side) <= 65535 for side in sides)
+    if len(sides) > 2 or not good or (colon and (crop != "crop" or len(sides) != 2)):
+        raise click.BadParameter(f"{value!r} is not a size; give 256 (short side), 640x360 or 256x256:crop, to 65535")
+    return "x".join(sides) + colon + crop
 
 
 def parse_span(value: str) -> tuple[int | None, int | None]:
@@ -190,7 +192,7 @@ pixels = together(
         "--resize",
         callback=parsed(parse_size),
         metavar="N|WxH",
-        help="N = short side, aspect kept, never enlarges.",
+        help="N = short side, aspect kept, never enlarges; WxH:crop = the centre.",
     ),
     click.option("--enlarge", is_flag=True, help="Let --resize enlarge too."),
     click.option("--fps", callback=parsed(parse_rate), metavar="F", help="Resample in time: 24, 23.976, 30000/1001."),

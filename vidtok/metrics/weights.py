@@ -149,7 +149,7 @@ def load_script(weights: WeightsFile, file: Path) -> torch.nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch prefers other formats; these files are what is
-            network: torch.nn.Module = torch.jit.load(str(file), map_location="cpu")
+            network: torch.nn.Module = torch.jit.load(str(file), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as exc:  # as above
         raise ModelError(f"{weights.title} weights {file} cannot be read: {first_line(exc)}") from exc
     return network.eval()

@@ -60,7 +60,7 @@ class PairFilter:
         return self._pull()
 
     def _pull(self) -> list[dict[str, float]]:
-        found = []
+        found: list[dict[str, float]] = []
         while True:
             try:
                 frame: Any = self._sink.pull()
