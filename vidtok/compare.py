@@ -14,6 +14,9 @@ import numpy as np
 from vidtok.codec import EncodeOptions, open_source
 from vidtok.errors import UsageError
 from vidtok.metrics import DEFAULT_METRICS
+from vidtok.metrics.fvd import Features, Sampling
+from vidtok.metrics.networks import Networks
+from vidtok.metrics.sets import fid_row, fvd_row, too_few
 from vidtok.metrics.table import MetricSet
 from vidtok.video import VideoWriter
 from vidtok.video.info import Frame, Pixels, VideoInfo
@@ -35,14 +38,21 @@ def compare(
     save: Path | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
+    networks: Networks | None = None,
+    sampling: Sampling | None = None,
+    per_frame: bool = False,
 ) -> Row:
     """Metrics of video `b` against `a`, frame by frame: {path, other, frames, width, height, METRIC...}.
+
+    `networks`: weights of lpips, fvd and fid (None: only those at hand). `per_frame`: values of all frames under the
+    key `per_frame`. `sampling`: what of the videos fvd takes as samples.
 
     `reading`: its resize, fps, start and frames apply to both. A surplus of frames on one side is warned of
     and left out (`frames_left_out`); different sizes are a UsageError. `save`: a file for both side by side.
     """
     how = reading or EncodeOptions()
-    measured = MetricSet(metrics)
+    sampling = sampling or Sampling()
+    measured = MetricSet(metrics, networks, sampling=sampling, per_frame=per_frame)
     with ExitStack() as stack:
         first, second = (stack.enter_context(open_source(path, how, warn)) for path in (a, b))
         _check_sizes(a, first.info, b, second.info)
@@ -61,13 +71,21 @@ def compare(
                 progress(measured.frames, first.info.frames_hint)
         if beside:
             beside.finish(first.last_duration)
-    row = {"path": str(a), "other": str(b), "frames": measured.frames}
+    row: Row = {"path": str(a), "other": str(b), "frames": measured.frames}
     row |= {"width": first.info.width, "height": first.info.height}
     if surplus:
         row["frames_left_out"] = surplus
         if warn:
             warn(f"{a} and {b} differ in length; the first {measured.frames} frames were compared")
-    return row | measured.result()
+    row |= measured.result()
+    for name, features in measured.features.items():
+        if isinstance(features, Features):
+            row |= fvd_row(name, [features.result().numpy()], sampling.frames)
+        else:
+            row |= fid_row(features.pair)
+        if warn and row[name] is not None and (words := too_few(name, row[f"{name}_samples"])):
+            warn(words)
+    return row
 
 
 class SideBySide:

@@ -158,7 +158,13 @@ compute = together(
         help="Arithmetic of the network [auto].",
     ),
     threads,
-    click.option("--offline", is_flag=True, expose_value=False, help="Never use the network (no command does yet)."),
+    click.option(
+        "--offline",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: ctx.ensure_object(dict).update(offline=value),
+        help="Never use the network; only weights of metrics are ever fetched.",
+    ),
 )
 memory = together(
     click.option("--chunk-frames", type=click.IntRange(min=1), metavar="N", help="Frames in memory at a time. *"),
@@ -205,14 +211,41 @@ pixels = together(
     ),
     click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames."),
 )
-metric = click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    default=("psnr,ssim,ms_ssim",),
-    show_default=True,
-    metavar="LIST",
-    help="psnr, ssim, ms_ssim, psnr:y, psnr:video, flicker, ...; comma-separated, may repeat.",
+metric = together(
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        default=("psnr,ssim,ms_ssim",),
+        show_default=True,
+        metavar="LIST",
+        help="psnr, ssim, ms_ssim (each also :y), psnr:video, psnr:worst, flicker, lpips:vgg, lpips:alex, "
+        "fvd:styleganv, fvd:larp, fvd:i3d400-stretch, fvd:i3d400-crop, fid, xpsnr, vif, vmaf, tokens; "
+        "comma-separated, may repeat.",
+    ),
+    click.option(
+        "--metric-weights",
+        "weights",
+        default="",
+        metavar="PATH",
+        help="File or folder with weights of lpips, fvd, fid [variables, cache, then fetched].",
+    ),
+    click.option(
+        "--fvd-samples",
+        type=click.Choice(["all", "first", "whole"]),
+        default="all",
+        show_default=True,
+        help="FVD samples of a clip: all pieces, the first, or the whole clip.",
+    ),
+    click.option(
+        "--fvd-frames",
+        type=click.IntRange(min=9),
+        default=16,
+        show_default=True,
+        metavar="N",
+        help="Frames of such a sample.",
+    ),
+    click.option("--per-frame", is_flag=True, help="Rows hold the values of all frames too."),
 )
 segment_frames = click.option(
     "--segment-frames",

@@ -31,7 +31,7 @@ PROTOCOLS = {
         data="MCL-JCV, 30 clips; VidTok (arXiv 2412.13061) and its scripts/inference_evaluate.py",
         metrics=("psnr", "ssim", "lpips:vgg", "fvd:styleganv"),
         reading={"resize": "256x256:crop", "segment_frames": 17},
-        unlike="there the last piece of a clip is filled up with its last frame, and means are over pieces of 17 frames",
+        unlike="there the last piece of a clip is filled up with its last frame; means are over pieces of 17 frames",
     ),
     "tokenbench": Protocol(
         data="TokenBench, 500 clips; NVIDIA Cosmos and NVlabs/TokenBench",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,8 @@ from vidtok.evaluation.options import EvalOptions, Row, Warn
 from vidtok.evaluation.runs import Run
 from vidtok.metrics import LOWER_IS_BETTER, SET_METRICS, TokenStatistics
 from vidtok.metrics.fid import FEATURES as FID_FEATURES
-from vidtok.metrics.frechet import Gaussian, distance, distance_of_rows
-from vidtok.metrics.fvd import DIALECTS
-from vidtok.metrics.i3d import CLASSES
+from vidtok.metrics.frechet import Gaussian
+from vidtok.metrics.sets import fid_row, fvd_of, fvd_row, too_few
 
 RESAMPLES = 1000
 SET_RESAMPLES = 100
@@ -87,33 +86,13 @@ class Summary:
     def _of_set(self, name: str, warn: Warn) -> Row:
         if name in self._missing:
             return {name: None, f"{name}_missing": self._missing[name]}
-        if name == "fid":
-            return self._fid()
         clips = [rows for rows in self._features.get(name, []) if len(rows)]
-        samples = sum(len(rows) for rows in clips)
-        if samples < 2:
-            why = f"{samples} samples of {self._options.fvd.frames} frames; a distance of sets needs at least 2"
-            return {name: None, f"{name}_samples": samples, f"{name}_missing": why}
-        if samples <= CLASSES:
-            warn(
-                f"{name} is from {samples} samples of {len(clips)} clips; below {CLASSES + 1} covariances are "
-                f"incomplete and the value is too high by an unknown part: compare equal numbers only"
-            )
-        population = DIALECTS[name].population
-
-        def value(chosen: Sequence[Array]) -> float:
-            rows = np.concatenate(chosen)
-            return distance_of_rows(rows[:, 0], rows[:, 1], population=population)
-
-        found = value(clips)
-        row: Row = {name: found, f"{name}_samples": samples}
-        return row | _set_interval(name, clips, value, found)
-
-    def _fid(self) -> Row:
-        count = self._frames[0].count
-        if count < 2:
-            return {"fid": None, "fid_samples": count, "fid_missing": f"{count} frames; at least 2 are needed"}
-        return {"fid": distance(*self._frames), "fid_samples": count}
+        row = fid_row(self._frames) if name == "fid" else fvd_row(name, clips, self._options.fvd.frames)
+        if row[name] is None:
+            return row
+        if words := too_few(name, row[f"{name}_samples"]):
+            warn(words)
+        return row | ({} if name == "fid" else _set_interval(name, clips, row[name]))
 
 
 def _summarise(rows: Sequence[Row], name: str) -> Row:
@@ -152,12 +131,12 @@ def interval(values: Sequence[float]) -> list[float]:
     return [float(v) for v in np.percentile(np.concatenate(means), LEVEL)]
 
 
-def _set_interval(name: str, clips: Sequence[Array], value: Callable[[Sequence[Array]], float], found: float) -> Row:
+def _set_interval(name: str, clips: Sequence[Array], found: float) -> Row:
     """Clips are resampled, not samples. Sets with repeats are farther apart, so the spread is put round the value."""
     if len(clips) < 3:
         return {}
     rng = np.random.default_rng(0)
     draws = [rng.integers(0, len(clips), len(clips)) for _ in range(SET_RESAMPLES)]
-    values = np.array([value([clips[i] for i in draw]) for draw in draws])
+    values = np.array([fvd_of(name, [clips[i] for i in draw]) for draw in draws])
     low, high = np.percentile(values - values.mean(), LEVEL) + found
     return {f"{name}_interval": [max(0.0, float(low)), float(high)]}

@@ -8,6 +8,7 @@ lpips.py       LPIPS, VGG-16 and AlexNet
 i3d.py         the I3D network of two of the FVD dialects
 fvd.py         FVD: dialects, samples, features
 fid.py         FID over frames: features
+sets.py        FVD and FID of sets of clips
 frechet.py     Frechet distance, streaming and exact (numpy)
 vmaf.py        VMAF by an external ffmpeg
 weights.py     published files of weights: found, fetched, checked
