@@ -30,7 +30,7 @@ HOSTILE = (
 def recorded(
     source: Pixels,
     result: Pixels,
-    values: Mapping[str, Sequence[float]],
+    values: Mapping[str, Sequence[float | None]],
     options: ReportOptions | None = None,
     *,
     path: str = "clip.mp4",
@@ -52,7 +52,7 @@ def made_up(*, clip: str = "one.mp4", model: str = "tiny", frames: int = 4, coun
     rows: list[dict[str, Any]] = []
     details = []
     runs: list[dict[str, Any]] = [{"model": model, "quality": 1}, {"model": model, "quality": 2}]
-    runs += [{"codec": "x264:crf=20"}, {"codec": "x264:crf=30"}]
+    runs += [{"codec": "x264:preset=slow", "quality": 20.0}, {"codec": "x264:preset=slow", "quality": 30.0}]
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     source = np.stack([np.stack([x + 8 * t, y, x + y], -1) for t in range(count)]).astype(np.uint8)
@@ -62,7 +62,7 @@ def made_up(*, clip: str = "one.mp4", model: str = "tiny", frames: int = 4, coun
             size = {"frames": count, "width": side, "height": side, "encode_fps": 10.0, "decode_fps": 20.0}
             rows.append({"path": path} | run | size | quality)
             result = source + rng.integers(0, 20, source.shape, np.uint8)
-            values = {"psnr": [25.0 + t % 7 for t in range(count)], "flicker": [float(t) for t in range(1, count)]}
+            values = {"psnr": [25.0 + t % 7 for t in range(count)], "flicker": [None, *map(float, range(1, count))]}
             ids = rng.integers(0, 12, (3, 4, 4)) if "model" in run else None
             options = ReportOptions(frames=frames, side=max(16, side))
             details.append(recorded(source, result, values, options, path=path, run=run_label(run), ids=ids))
@@ -73,6 +73,10 @@ def made_up(*, clip: str = "one.mp4", model: str = "tiny", frames: int = 4, coun
         worst = {"psnr_interval": [24.12, 26.05], "psnr_worst": 25.0, "psnr_worst_path": clip}
         rows.append({"summary": True} | run | {"clips": 2, "failed": 1, "frames": 2 * count} | means | worst)
         rows[-1] |= {"lpips": None, "lpips_missing": "no weights here", "usage": 0.5}
+    delta = {"bd": True, "anchor": "x264:preset=slow", "test": model}
+    rows.insert(-4, delta | {"metric": "psnr", "bd_rate": -12.5, "bd_quality": 0.75, "overlap": [25.0, 27.0],
+                             "overlap_share": 0.5, "bd_rate_clips": -11.5, "bd_rate_clips_interval": [-14.5, -9.5]})
+    rows.insert(-4, delta | {"metric": "ssim", "bd_rate": None, "bd_rate_missing": "nothing shared"})
     return Report(
         title=f"Evaluation of {clip}",
         rows=rows,

@@ -135,10 +135,24 @@ def test_worst_frames_are_found_and_are_no_neighbours() -> None:
 
 def test_where_lower_is_better_the_largest_is_worst() -> None:
     frames = np.zeros((20, 8, 8, 3), np.uint8)
-    detail = recorded(frames, frames, {"flicker": [*range(18), 0.5]})
+    detail = recorded(frames, frames, {"flicker": [None, *range(18), 0.5]})
     assert [(frame.frame, frame.values["flicker"]) for frame in detail.worst] == [(18, 17), (15, 14)]
     assert detail.series["flicker"].first == 1, "the first frame changes from nothing"
     assert detail.score == -np.mean([*range(18), 0.5])
+
+
+def test_values_that_come_late_find_their_frames() -> None:
+    frames = np.zeros((12, 8, 8, 3), np.uint8)
+    with Recorder(ReportOptions(frames=4)) as recorder:
+        clip = recorder.clip("a", "b", frames=12)
+        clip.frames(frames[:6], frames[:6], {"psnr": [30.0 - t for t in range(6)], "vif": [0.0, 0.1]})
+        clip.frames(frames[6:], frames[6:], {"psnr": [40.0] * 6, "vif": [0.2, 0.3, 0.4, 0.5]})
+        detail = clip.finish({"vif": [0.6, 0.7, 0.8, 0.9, 1.0, 1.1], "vmaf": [50.0 + t for t in range(12)]})
+    assert [preview.frame for preview in detail.previews] == [0, 3, 6, 9]
+    for preview in (*detail.previews, *detail.worst):
+        assert preview.values["vif"] == pytest.approx(preview.frame / 10) and preview.values["vmaf"] == 50 + preview.frame
+    assert [frame.frame for frame in detail.worst] == [5] and detail.worst[0].values["psnr"] == 25
+    assert {name: series.count for name, series in detail.series.items()} == {"psnr": 12, "vif": 12, "vmaf": 12}
 
 
 def test_the_worst_clips_are_kept_with_all_their_runs() -> None:
@@ -255,9 +269,8 @@ def test_numbers_for_people() -> None:
 def test_labels_of_runs_and_curves() -> None:
     assert run_label({"model": "vidtok-2", "quality": 3}) == "vidtok-2 q3"
     assert run_label({"model": "vidtok-1", "quality": None}) == "vidtok-1"
-    assert run_label({"codec": "x264:crf=23:preset=slow", "quality": 23}) == "x264:crf=23:preset=slow"
-    assert series_label({"codec": "x264:crf=23:preset=slow"}) == "x264:preset=slow"
-    assert series_label({"codec": "svtav1:preset=6:crf=40"}) == "svtav1:preset=6"
+    assert run_label({"codec": "x264:preset=slow", "quality": 23.0}) == "x264:preset=slow crf 23"
+    assert series_label({"codec": "x264:preset=slow", "quality": 23.0}) == "x264:preset=slow"
     assert run_label({"path": "a.mp4", "other": "b.mp4"}) == "b.mp4"
 
 
@@ -315,7 +328,8 @@ def test_page_has_every_part(document: Document) -> None:
     assert headings == ["To note", "Summary", "Rate and distortion", "Worst frames", "Clips", "How it was measured"]
     assert document.inside["h4"][:3] == ["Frame by frame", "Worst frames", "Token usage over the grid"]
     words = " ".join(document.words)
-    for said in ("24.12 to 26.05", "broken.mp4", "no video", "no weights here", "12 dialect words", "vidtok eval"):
+    for said in ("24.12 to 26.05", "broken.mp4", "no video", "no weights here", "12 dialect words", "vidtok eval",
+                 "-12.50", "-14.50 to -9.50", "50 % of both", "nothing shared"):
         assert said in words, said
     panes = [attributes["data-pane"] for attributes in document.all("canvas")]
     assert panes[:3] == ["source", "result", "difference"] and len(panes) == 3 * 2
@@ -367,7 +381,7 @@ def test_page_is_accessible(document: Document) -> None:
     assert all(control["aria-label"] for control in document.all("input"))
     labelled = {label["for"] for label in document.all("label")}
     assert {select["id"] for select in document.all("select")} == labelled
-    assert len(document.all("caption")) == len(document.all("table")) == 2
+    assert len(document.all("caption")) == len(document.all("table")) == 3
     assert {th["scope"] for th in document.all("th")} == {"col", "row"}
     levels = [int(tag[1]) for tag, _ in document.tags if re.fullmatch(r"h\d", tag)]
     assert levels[0] == 1 and all(b <= a + 1 for a, b in pairwise(levels))

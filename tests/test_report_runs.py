@@ -31,21 +31,30 @@ def numbers_of(page: Path) -> dict[str, Any]:
     return dict(json.loads(found))
 
 
-def test_frame_values_are_those_the_mean_is_made_of() -> None:
+@pytest.mark.parametrize("held", [False, True])
+def test_fresh_values_are_those_the_mean_is_made_of(held: bool) -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 256, (9, 20, 24, 3), np.uint8) for _ in range(2))
-    metrics = MetricSet("psnr,ssim,flicker,psnr:video,psnr:worst,psnr:y,lpips,ms_ssim")
-    seen: dict[str, list[float]] = {}
+    metrics = MetricSet("psnr,ssim,flicker,psnr:video,psnr:worst,psnr:y,vif,ms_ssim", per_frame=held, watched=True)
+    seen: dict[str, list[float | None]] = {}
+
+    def take() -> None:
+        for name, values in metrics.fresh_values().items():
+            seen.setdefault(name, []).extend(values)
+
     for first, end in ((0, 4), (4, 5), (5, 9)):
         metrics.update(a[first:end], b[first:end])
-        for name, values in metrics.frame_values.items():
-            seen.setdefault(name, []).extend(values)
+        take()
     result = metrics.result()
-    assert {name: len(values) for name, values in seen.items() if values} == {
-        "psnr": 9, "ssim": 9, "flicker": 8, "psnr:y": 9,
-    }
+    take()
+    assert ("per_frame" in result) == held and (not held or result["per_frame"] == seen)
+    assert {name: len(values) for name, values in seen.items() if values} == dict.fromkeys(
+        ("psnr", "ssim", "flicker", "psnr:y", "vif"), 9
+    )
+    assert seen["flicker"][0] is None
     for name, values in seen.items():
-        assert not values or np.mean(values) == pytest.approx(result[name], rel=1e-6)
+        own = [value for value in values if value is not None]
+        assert not values or np.mean(own) == pytest.approx(result[name], rel=1e-6)
     for name in ("psnr", "ssim"):
         single = [measure(a[t : t + 1], b[t : t + 1], name)[name] for t in range(9)]
         assert seen[name] == pytest.approx(single, rel=1e-6)
@@ -53,12 +62,12 @@ def test_frame_values_are_those_the_mean_is_made_of() -> None:
 
 def test_evaluate_shows_what_it_measures(tiny_model: Path, clip: Path) -> None:
     options = EvalOptions(models=(str(tiny_model),), metrics=("psnr", "flicker", "tokens"))
-    plain = [{k: v for k, v in row.items() if not k.endswith("fps")} for row in evaluate([clip], options)]
+    plain = next(iter(evaluate([clip], options)))
     with Recorder(SMALL) as recorder:
         rows = [dict(row) for row in evaluate([clip, "missing.mp4"], options, recorder=recorder)]
         (detail,) = recorder
     seen = next(row for row in rows if row.get("path") == str(clip))
-    assert {k: v for k, v in seen.items() if not k.endswith("fps")} == plain[0], "watching changes no number"
+    assert {k for k in seen if seen[k] != plain[k]} <= {"encode_fps", "decode_fps"}, "watching changes no number"
     assert (detail.path, detail.run, detail.frames, detail.rate) == (str(clip), str(tiny_model), 10, 24)
     for name in ("psnr", "flicker"):
         assert np.mean(detail.series[name].mean) == pytest.approx(seen[name])
@@ -66,6 +75,17 @@ def test_evaluate_shows_what_it_measures(tiny_model: Path, clip: Path) -> None:
     changes, entropy = detail.maps
     assert changes.values.shape == entropy.values.shape == (6, 8)
     assert changes.values.mean() == pytest.approx(1 - seen["repeats"], abs=1e-6)
+
+
+def test_codecs_are_shown_too_and_from_other_processes(clip: Path) -> None:
+    options = EvalOptions(models=(), codecs=("x264:crf=20,40",), metrics=("psnr",), workers=2)
+    with Recorder(SMALL) as recorder:
+        rows = list(evaluate([clip], options, recorder=recorder))
+        details = sorted(recorder, key=lambda detail: detail.run)
+    assert [detail.run for detail in details] == ["x264:preset=medium crf 20", "x264:preset=medium crf 40"]
+    for detail, row in zip(details, sorted(rows[:2], key=lambda row: row["crf"]), strict=True):
+        assert np.mean(detail.series["psnr"].mean) == pytest.approx(row["psnr"])
+        assert detail.maps == () and len(detail.previews) == 3
 
 
 def test_eval_writes_a_page(run: Run, tiny_model: Path, clip: Path, tmp_path: Path) -> None:
@@ -79,10 +99,10 @@ def test_eval_writes_a_page(run: Run, tiny_model: Path, clip: Path, tmp_path: Pa
     rows = [json.loads(line) for line in ran.out.splitlines()]
     carried = numbers_of(page)
     assert carried["rows"] == rows
-    assert carried["provenance"]["versions"].keys() >= {"vidtok", "torch", "av", "numpy", "Python"}
+    assert carried["provenance"]["versions"].keys() >= {"vidtok", "torch", "numpy", "python"}
     assert carried["provenance"]["model ids"] == {str(tiny_model): rows[0]["model_id"]}
     source = page.read_text()
-    assert source.count('<details class="clip"') == 1 and "the 1 clip with the worst results of 2" in source
+    assert source.count('<details class="clip"') == 1 and "1 of 2 clips" in source
     assert "&lt;img src=x&gt;.mp4" in source and "<img src=x>" not in source
     before = page.read_bytes()
     again = run(*command)
@@ -108,8 +128,8 @@ def test_compare_writes_a_page(run: Run, make_clip: Callable[..., Path], clip: P
     refused = run("compare", clip, other, "--report", page)
     assert refused.code == 2 and len(refused.err.splitlines()) == 1
     assert "64x48" in refused.err and "32x32" in refused.err and "--align" in refused.err and not page.exists()
-    ran = run("compare", clip, other, "--align", "--metric", "psnr,lpips", "--report", page, "--json")
-    assert ran.code == 1 and "no lpips" in ran.err, "a metric that cannot be had"
+    ran = run("compare", clip, other, "--align", "--metric", "psnr,ms_ssim", "--report", page, "--json")
+    assert ran.code == 1 and "no ms_ssim" in ran.err, "a metric that cannot be had"
     row = json.loads(ran.out)
     assert row["aligned"] == [
         "32x32 scaled to 64x48 by bicubic interpolation",

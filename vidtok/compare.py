@@ -16,6 +16,9 @@ import numpy as np
 from vidtok.codec import EncodeOptions, open_source
 from vidtok.errors import UsageError
 from vidtok.metrics import DEFAULT_METRICS
+from vidtok.metrics.fvd import Features, Sampling
+from vidtok.metrics.networks import Networks
+from vidtok.metrics.sets import fid_row, fvd_row, too_few
 from vidtok.metrics.table import MetricSet
 from vidtok.report import Recorder
 from vidtok.video import VideoReader, VideoWriter
@@ -37,21 +40,28 @@ def compare(
     metrics: str | Iterable[str] = DEFAULT_METRICS,
     *,
     reading: EncodeOptions | None = None,
-    align: bool = False,
     save: Path | None = None,
-    recorder: Recorder | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
+    networks: Networks | None = None,
+    sampling: Sampling | None = None,
+    per_frame: bool = False,
+    align: bool = False,
+    recorder: Recorder | None = None,
 ) -> Row:
     """Metrics of video `b` against `a`, frame by frame: {path, other, frames, width, height, METRIC...}.
 
+    `networks`: weights of lpips, fvd and fid (None: only those at hand). `per_frame`: values of all frames under the
+    key `per_frame`. `sampling`: what of the videos fvd takes as samples.
+
     `reading`: its resize, fps, start and frames apply to both. A surplus of frames on one side is warned of
-    and left out (`frames_left_out`). Another size or frame rate is a UsageError; with `align` video `b` is brought
-    to those of `a`, and the row says how (`aligned`). `save`: a file for both side by side. `recorder` gets what a
-    page shows.
+    and left out (`frames_left_out`). Another size or frame rate is a UsageError; with `align` video `b` is brought to
+    those of `a`, and the row says how (`aligned`). `save`: a file for both side by side. `recorder` gets what a page
+    shows.
     """
     how = reading or EncodeOptions()
-    measured = MetricSet(metrics)
+    sampling = sampling or Sampling()
+    measured = MetricSet(metrics, networks, sampling=sampling, per_frame=per_frame, watched=recorder is not None)
     with ExitStack() as stack:
         first = stack.enter_context(open_source(a, how, warn))
         second, aligned = open_aligned(first, b, how, align=align, warn=warn)
@@ -69,15 +79,13 @@ def compare(
             left, right = (np.stack([pair[side].pixels for pair in whole]) for side in (0, 1))
             measured.update(left, right)
             if watch:
-                watch.frames(left, right, measured.frame_values)
+                watch.frames(left, right, measured.fresh_values())
             if beside:
                 beside.write(left, right, [x.pts for x, _ in whole])
             if progress:
                 progress(measured.frames, first.info.frames_hint)
         if beside:
             beside.finish(first.last_duration)
-    if recorder and watch:
-        recorder.add(watch.finish())
     row: Row = {"path": str(a), "other": str(b), "frames": measured.frames}
     row |= {"width": first.info.width, "height": first.info.height}
     if aligned:
@@ -86,7 +94,17 @@ def compare(
         row["frames_left_out"] = surplus
         if warn:
             warn(f"{a} and {b} differ in length; the first {measured.frames} frames were compared")
-    return row | measured.result()
+    row |= measured.result()
+    if recorder and watch:
+        recorder.add(watch.finish(measured.fresh_values()))
+    for name, features in measured.features.items():
+        if isinstance(features, Features):
+            row |= fvd_row(name, [features.result().numpy()], sampling.frames)
+        else:
+            row |= fid_row(features.pair)
+        if warn and row[name] is not None and (words := too_few(name, row[f"{name}_samples"])):
+            warn(words)
+    return row
 
 
 class SideBySide:

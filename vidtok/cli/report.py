@@ -54,11 +54,14 @@ class Page:
 
 
 def provenance(rows: Sequence[Row]) -> dict[str, Any]:
-    """What it takes to run this again: command, versions, models by content id, time."""
+    """What it takes to run this again: command, settings and versions of the summaries, models by content id, time."""
     models = {str(row["model"]): row["model_id"] for row in rows if row.get("model_id") and row.get("model")}
-    versions = {"vidtok": vidtok.__version__, "Python": platform.python_version()}
+    versions = {"vidtok": vidtok.__version__, "python": platform.python_version()}
     versions |= {package: metadata.version(package) for package in ("torch", "av", "numpy")}
     found: dict[str, Any] = {"command": shlex.join(["vidtok", *sys.argv[1:]]), "versions": versions}
+    for key in ("versions", "settings", "weights"):
+        said: dict[str, Any] = next((row[key] for row in reversed(rows) if row.get(key)), {})
+        found |= {key: {k: v for k, v in said.items() if k != "dialects"}} if said else {}
     if models:
         found["model ids"] = models
     found["machine"] = f"{platform.system()} {platform.machine()}"

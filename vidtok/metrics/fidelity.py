@@ -60,9 +60,13 @@ class FramePair:
 
 
 class Metric(Protocol):
-    """Collects over the batches of a clip. Where `result` is None, `missing` says why."""
+    """Collects over the batches of a clip. Where `result` is None, `missing` says why.
+
+    `kept`: None, or a list that gets the value of every frame (None where a frame has none).
+    """
 
     missing: str | None
+    kept: list[float | None] | None
 
     def update(self, pair: FramePair) -> None: ...
 
@@ -70,19 +74,21 @@ class Metric(Protocol):
 
 
 class Mean:
-    """Mean over frames of values (T,). `recent`: those added since somebody emptied it."""
+    """Mean over frames of values (T,)."""
 
     def __init__(self) -> None:
         self.missing: str | None = "no frames"
-        self.recent: list[float] = []
+        self.kept: list[float | None] | None = None
         self._sum = 0.0
         self._frames = 0
 
     def add(self, values: torch.Tensor) -> None:
+        """Values of frames (T,), in order."""
         self.missing = None
-        self.recent += values.double().tolist()
         self._sum += float(values.double().sum())
         self._frames += values.numel()
+        if self.kept is not None:
+            self.kept += values.tolist()
 
     def result(self) -> float | None:
         return self._sum / self._frames if self._frames and self.missing is None else None
@@ -116,6 +122,7 @@ class WorstPsnr:
 
     def __init__(self) -> None:
         self.missing: str | None = "no frames"
+        self.kept: list[float | None] | None = None
         self._worst = -1.0
 
     def update(self, pair: FramePair) -> None:
@@ -134,7 +141,7 @@ class Ssim(Mean):
         self._luma = luma
 
     def update(self, pair: FramePair) -> None:
-        self.add(_of_frames((pair.luma if self._luma else pair.rgb).ssim(), pair))
+        self.add(_by_frame((pair.luma if self._luma else pair.rgb).ssim(), pair.frames))
 
 
 class MsSsim(Mean):
@@ -149,7 +156,7 @@ class MsSsim(Mean):
         if side <= MIN_SIDE:
             self.missing = f"short side {side}; MS-SSIM needs more than {MIN_SIDE} pixels"
             return
-        self.add(_of_frames((pair.luma if self._luma else pair.rgb).ms_ssim(), pair))
+        self.add(_by_frame((pair.luma if self._luma else pair.rgb).ms_ssim(), pair.frames))
 
 
 class Flicker(Mean):
@@ -164,6 +171,8 @@ class Flicker(Mean):
         errors = pair.difference
         if self._last is not None:
             errors = torch.cat([self._last, errors])
+        elif self.kept is not None:
+            self.kept.append(None)  # the first frame follows none
         values = 3.0 * pair.height * pair.width
         for before, after in pairwise(errors):
             self.add((after - before).abs_().sum(dtype=torch.int64).view(1) / values)
@@ -175,9 +184,9 @@ def psnr_of(mse: float) -> float:
     return min(BEST_PSNR, 10 * math.log10(255**2 / mse)) if mse > 0 else BEST_PSNR
 
 
-def _of_frames(values: torch.Tensor, pair: FramePair) -> torch.Tensor:
-    """Values of planes, those of a frame beside each other -> their mean for each frame: (T,) float64."""
-    return values.double().view(pair.frames, -1).mean(1)
+def _by_frame(planes: torch.Tensor, frames: int) -> torch.Tensor:
+    """Values of T x channels planes -> their mean for each frame (T,)."""
+    return planes.view(frames, -1).mean(1)
 
 
 def _channels_last(frames: torch.Tensor) -> torch.Tensor:

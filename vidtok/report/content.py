@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vidtok.errors import UsageError
+from vidtok.metrics import LOWER_IS_BETTER
 from vidtok.report.series import Series
 
 Row = Mapping[str, Any]
 
-LOWER_IS_BETTER = ("flicker", "lpips", "dists", "fvd", "fid")
 DIFFERENCE_GAIN = 4  # (result - source) * gain + 128 is what pictures of a difference hold
-_SETTING = re.compile(r"(?:^|:)(?:crf|qp|cqp|q|bitrate|b)=([^:]*)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,29 +113,31 @@ class Report:
         return [row for row in self.rows if row.get("summary") and run_label(row)] or self.clip_rows
 
     @property
+    def deltas(self) -> list[Row]:
+        """Bjontegaard deltas between curves."""
+        return [row for row in self.rows if row.get("bd")]
+
+    @property
     def metrics(self) -> list[str]:
         """Names of the metrics that rows have, in order: numbers with a dialect, or without a value."""
         names = dict.fromkeys(name for name in self.dialects if name != "tokens")
-        missing = (key.removesuffix("_missing") for row in self.rows for key in row if key.endswith("_missing"))
-        names |= dict.fromkeys(missing)
-        return [name for name in names if any(name in row for row in self.rows)]
+        rows = [*self.summaries, *self.clip_rows]
+        names |= dict.fromkeys(key.removesuffix("_missing") for row in rows for key in row if key.endswith("_missing"))
+        return [name for name in names if any(name in row for row in rows)]
 
 
 def run_label(row: Row) -> str:
-    """What measured this row: 'vidtok-2 q3', 'x264:crf=23'; '' where it does not say."""
-    name = row.get("codec") or row.get("model") or row.get("other") or ""
+    """What measured this row: 'vidtok-2 q3', 'x264:preset=medium crf 23'; '' where it does not say."""
     quality = row.get("quality")
-    if quality is None or f"={quality}" in str(name):
-        return str(name)
-    return f"{name} q{quality}" if row.get("model") else f"{name} {quality}"
+    if quality is None:
+        return series_label(row)
+    return f"{series_label(row)} crf {quality:g}" if row.get("codec") else f"{series_label(row)} q{quality}"
 
 
 def series_label(row: Row) -> str:
-    """The curve a row is a point of: the model, or the codec without its rate."""
-    if row.get("codec"):
-        return _SETTING.sub("", str(row["codec"]))
-    return str(row.get("model") or row.get("other") or "")
+    """The curve a row is a point of: the model, or the codec with all that is the same at every rate."""
+    return str(row.get("codec") or row.get("model") or row.get("other") or "")
 
 
 def lower_is_better(metric: str) -> bool:
-    return metric.split(":")[0] in LOWER_IS_BETTER
+    return metric in LOWER_IS_BETTER

@@ -113,7 +113,7 @@ def _which_clips(report: Report, places: dict[str, str]) -> str:
     videos = len({str(row["path"]) for row in report.clip_rows})
     if not places or videos <= len(places):
         return ""
-    return f"<p>Below: the {_count(len(places), 'clip')} with the worst results of {videos}, worst first.</p>"
+    return f"<p>Below: {len(places)} of {videos} clips, the worst of those measured in this run, worst first.</p>"
 
 
 def _count(number: int, what: str) -> str:

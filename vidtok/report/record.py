@@ -2,6 +2,8 @@
 
     Recorder.clip(...) -> ClipRecorder: frames(...), tokens(...) -> finish() -> ClipDetail -> Recorder.add
 
+A ClipRecorder and a ClipDetail can be in another process than the Recorder.
+
 Preview frames are evenly spaced: as soon as there are too many, every second one is dropped and the step doubles.
 Of each window of frames the worst one is a candidate for the worst frames, so that these are not all neighbours.
 Details of the worst clips wait in temporary files, a file a clip.
@@ -29,7 +31,8 @@ WORST_FRAMES = 3
 WORST_WINDOW = 16  # frames; two of the worst frames are from different windows
 RANKING = ("psnr", "psnr:y", "ssim", "ms_ssim", "lpips")  # the first that is measured decides what is worst
 
-Values = Mapping[str, Sequence[float]]
+Values = Mapping[str, Sequence[float | None]]
+"""Metric -> the values that follow those given before, frame by frame; None where a frame has none"""
 
 
 class Recorder:
@@ -61,7 +64,9 @@ class Recorder:
 
     def clip(self, path: str, run: str, *, frames: int | None = None, rate: Fraction | None = None) -> ClipRecorder:
         """A recorder of one clip; `frames`: how many are expected, `rate`: frames per second, where known."""
-        return ClipRecorder(path, run, self.options, frames=frames, rate=rate)
+        clip = ClipRecorder(path, run, self.options)
+        clip.expect(frames, rate)
+        return clip
 
     def add(self, detail: ClipDetail) -> None:
         """Keep a clip, unless enough worse ones are there."""
@@ -99,35 +104,50 @@ class _Kept:
 class ClipRecorder:
     """One clip of one run: frames with their values in order, ids in order, then `finish`."""
 
-    def __init__(
-        self, path: str, run: str, options: ReportOptions, *, frames: int | None, rate: Fraction | None
-    ) -> None:
-        self._path, self._run, self._options, self._rate = path, run, options, rate
+    def __init__(self, path: str, run: str, options: ReportOptions) -> None:
+        self._path, self._run, self._options = path, run, options
+        self._rate: Fraction | None = None
         self._frames = self._width = self._height = 0
         self._series: dict[str, Series] = {}
-        self._step = max(1, -(-(frames or 1) // max(options.frames, 1)))
+        self._known: dict[str, int] = {}  # frames whose values have come
+        self._worst_by: str | None = None
+        self._step = 1
         self._previews: list[Preview] = []
         self._worst = _WorstFrames(options)
         self._size = (0, 0)
         self._maps: TokenMaps | None = None
 
+    def expect(self, frames: int | None, rate: Fraction | None) -> None:
+        """How many frames are to come, and how many a second, where known; before the first frame."""
+        self._step = max(1, -(-(frames or 1) // max(self._options.frames, 1)))
+        self._rate = rate
+
     def frames(self, source: Pixels, result: Pixels, values: Values) -> None:
-        """Frames (T, H, W, 3) of both sides; `values`: for each metric one number per frame, fewer only where the
-        first frames of the clip have none."""
+        """Frames (T, H, W, 3) of both sides, and the values that are new: of these frames, or of earlier ones too."""
         count, self._height, self._width = source.shape[:3]
-        for name, numbers in values.items():
-            if numbers:
-                late = max(0, count - len(numbers))
-                self._series.setdefault(name, Series(first=self._frames + late)).extend(numbers)
-        ranking = next((name for name in RANKING if values.get(name)), next((n for n in values if values[n]), None))
-        for t in range(count):
-            own = {name: n[t - count] for name, n in values.items() if t - count >= -len(n)}
+        ranking = self._worst_by = self._worst_by or self._choose_ranking(values, count)
+        scores = values[ranking] if ranking is not None and len(values[ranking]) == count else [None] * count
+        for t in range(count) if self._options.frames else ():
             number = self._frames + t
-            if self._options.frames and number % self._step == 0:
-                self._preview(number, source[t], result[t], own)
-            if self._options.frames and ranking in own:
-                self._worst.offer(number, source[t], result[t], own, ranking)
+            if number % self._step == 0:
+                self._preview(number, source[t], result[t])
+            if ranking is not None and (value := scores[t]) is not None:
+                self._worst.offer(number, source[t], result[t], -value if lower_is_better(ranking) else value)
         self._frames += count
+        self.late_values(values)
+
+    def late_values(self, values: Values) -> None:
+        """Values without frames: the last ones of metrics that lag behind."""
+        holders = [*((p.frame, p.values) for p in self._previews), *self._worst.holders()]
+        for name, numbers in values.items():
+            start = self._known.get(name, 0)
+            self._known[name] = start + len(numbers)
+            for frame, own in holders:
+                if start <= frame < start + len(numbers) and (value := numbers[frame - start]) is not None:
+                    own[name] = value
+            real = [value for value in numbers if value is not None]
+            if real:
+                self._series.setdefault(name, Series(first=start + len(numbers) - len(real))).extend(real)
 
     def tokens(
         self,
@@ -141,13 +161,14 @@ class ClipRecorder:
             self._maps = TokenMaps(ids.shape[1], ids.shape[2], vocabulary, digits, stages)
         self._maps.update(ids)
 
-    def finish(self) -> ClipDetail:
-        """All that is kept of the clip."""
-        ranking = next((name for name in RANKING if name in self._series), next(iter(self._series), None))
+    def finish(self, values: Values | None = None) -> ClipDetail:
+        """All that is kept of the clip; `values`: see `late_values`."""
+        self.late_values(values or {})
+        ranking = self._worst_by or next(iter(self._series), None)
         score = 0.0
-        if ranking is not None:
-            values = self._series[ranking]
-            mean = sum(m * n for m, n in zip(values.mean, values.lengths, strict=True)) / values.count
+        if ranking in self._series:
+            own = self._series[ranking]
+            mean = sum(m * n for m, n in zip(own.mean, own.lengths, strict=True)) / own.count
             score = -mean if lower_is_better(ranking) else mean
         return ClipDetail(
             path=self._path,
@@ -162,17 +183,22 @@ class ClipRecorder:
             series=self._series,
             previews=tuple(self._previews),
             worst=self._worst.result(),
-            worst_by=ranking,
+            worst_by=self._worst_by,
             maps=self._maps.result() if self._maps else (),
         )
 
-    def _preview(self, number: int, source: Pixels, result: Pixels, values: dict[str, float]) -> None:
+    def _choose_ranking(self, values: Values, count: int) -> str | None:
+        """The metric that says which frames are worst: one that has values of the first frames at once."""
+        prompt = [name for name in values if self._frames == 0 and len(values[name]) == count]
+        return next((name for name in RANKING if name in prompt), next(iter(prompt), None))
+
+    def _preview(self, number: int, source: Pixels, result: Pixels) -> None:
         if len(self._previews) == self._options.frames:
             self._step *= 2
             self._previews = [preview for preview in self._previews if preview.frame % self._step == 0]
             if number % self._step:
                 return
-        preview, size = make_preview(number, source, result, values, self._options)
+        preview, size = make_preview(number, source, result, self._options)
         self._size = (max(self._size[0], size.width), max(self._size[1], size.height))
         self._previews.append(preview)
 
@@ -184,15 +210,21 @@ class _WorstFrames:
         self._options = options
         self._found: list[tuple[float, Preview]] = []
         self._window = -1
-        self._candidate: tuple[float, int, Pixels, Pixels, dict[str, float]] | None = None
+        self._candidate: tuple[float, int, Pixels, Pixels] | None = None
+        self._values: dict[str, float] = {}  # of the candidate
 
-    def offer(self, number: int, source: Pixels, result: Pixels, values: dict[str, float], ranking: str) -> None:
+    def offer(self, number: int, source: Pixels, result: Pixels, score: float) -> None:
+        """One frame; the lower its score, the worse."""
         if number // WORST_WINDOW != self._window:
             self._close_window()
             self._window = number // WORST_WINDOW
-        badness = values[ranking] if lower_is_better(ranking) else -values[ranking]
-        if self._candidate is None or badness > self._candidate[0]:
-            self._candidate = (badness, number, source.copy(), result.copy(), values)
+        if self._candidate is None or score < self._candidate[0]:
+            self._candidate, self._values = (score, number, source.copy(), result.copy()), {}
+
+    def holders(self) -> list[tuple[int, dict[str, float]]]:
+        """(frame, where its values go) of all that may be shown."""
+        held = [(preview.frame, preview.values) for _, preview in self._found]
+        return [*held, (self._candidate[1], self._values)] if self._candidate else held
 
     def result(self) -> tuple[Preview, ...]:
         self._close_window()
@@ -200,23 +232,23 @@ class _WorstFrames:
 
     def _close_window(self) -> None:
         candidate, self._candidate = self._candidate, None
-        if candidate is None or (len(self._found) == WORST_FRAMES and candidate[0] <= self._found[-1][0]):
+        if candidate is None or (len(self._found) == WORST_FRAMES and candidate[0] >= self._found[-1][0]):
             return
         preview, _ = make_preview(*candidate[1:], self._options)
+        preview.values.update(self._values)
         self._found.append((candidate[0], preview))
-        self._found.sort(key=lambda item: (-item[0], item[1].frame))
+        self._found.sort(key=lambda item: (item[0], item[1].frame))
         del self._found[WORST_FRAMES:]
 
 
-def make_preview(
-    number: int, source: Pixels, result: Pixels, values: dict[str, float], options: ReportOptions
-) -> tuple[Preview, Jpeg]:
-    """JPEG pictures of one frame (H, W, 3) of both sides and of their difference; and that of the source."""
+def make_preview(number: int, source: Pixels, result: Pixels, options: ReportOptions) -> tuple[Preview, Jpeg]:
+    """JPEG pictures of one frame (H, W, 3) of both sides and of their difference, without values yet; and that of the
+    source."""
     error = (result.astype(np.int16) - source) * DIFFERENCE_GAIN + 128
     pictures = [
         encode_jpeg(pixels, options.side, options.picture_bytes)
         for pixels in (source, result, error.clip(0, 255).astype(np.uint8))
     ]
     data = [picture.data for picture in pictures]
-    return Preview(frame=number, source=data[0], result=data[1], difference=data[2], values=values), pictures[0]
+    return Preview(frame=number, source=data[0], result=data[1], difference=data[2], values={}), pictures[0]
 

@@ -67,7 +67,7 @@ def rate_curves(report: Report, names: Names) -> str:
     return (
         '<section aria-labelledby="h-rate"><h2 id="h-rate">Rate and distortion</h2><p>Means over clips; '
         f'bars are intervals where they are known.</p>{legend(labels)}<div class="plots">{"".join(figures)}</div>'
-        "</section>"
+        f"{_delta_table(report, names)}</section>"
     )
 
 
@@ -134,7 +134,7 @@ def items(lines: Iterable[str]) -> str:
 def table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table that scrolls sideways where it is too wide; cells are HTML, the first of a row is its header."""
     columns = "".join(
-        f'<th scope="col"{NAMED if cell in ("clip", "run", "B") else ""}>{cell}</th>' for cell in head
+        f'<th scope="col"{NAMED if cell in ("clip", "run", "B", "curve", "against") else ""}>{cell}</th>' for cell in head
     )
     lines = []
     for cells in body:
@@ -171,6 +171,27 @@ def _missing(report: Report, names: Names) -> list[str]:
         of_whom = "" if len(runs) == len(report.summaries) else f" of {', '.join(runs)}"
         lines.append(f"no {text(metric)}{of_whom}: {text(why)}")
     return lines
+
+
+def _delta_table(report: Report, names: Names) -> str:
+    """Bjontegaard deltas, a row for each metric of each curve; why there is none where the curves share nothing."""
+    body = []
+    for row in report.deltas:
+        pair = [f"<bdi>{text(names.series.get(str(row[key]), row[key]))}</bdi>" for key in ("test", "anchor")]
+        cells = [*pair, text(row["metric"])]
+        if row.get("bd_rate") is None:
+            why = text(row.get("bd_rate_missing", "no common range"))
+            body.append([*cells, f'<span class="more">{why}</span>', "–", "–", "–"])
+            continue
+        clips = f"{number(row.get('bd_rate_clips'))}{_interval(row, 'bd_rate_clips')}"
+        low, high = row.get("overlap") or (None, None)
+        share = f'<span class="more">{100 * row.get("overlap_share", 1):.0f} % of both</span>'
+        overlap = f"{number(low)} to {number(high)}{share}"
+        body.append([*cells, number(row["bd_rate"]), number(row.get("bd_quality")), clips, overlap])
+    if not body:
+        return ""
+    head = ["curve", "against", "metric", "BD-rate, %", "BD-quality", "BD-rate of clips, %", "range of the metric"]
+    return "<p>BD-rate below 0: fewer bits for the same quality.</p>" + table("Bjontegaard deltas", head, body)
 
 
 def _figure(metric: str, plot: str) -> str:
