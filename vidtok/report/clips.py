@@ -166,7 +166,8 @@ def _frame_plots(runs: Sequence[ClipDetail], names: Names) -> str:
         title = f"{metric} frame by frame: " + "; ".join(
             f"{names.run(run.run)} from {number(min(s.low))} to {number(max(s.high))}" for _, run, s in own
         )
-        plot = line_plot(curves, Axis(label="frame", whole=True), Axis(label=metric), title=title, cursor=True)
+        frames = Axis(label="frame", whole=True, include=(0, max(run.frames for run in runs) - 1))
+        plot = line_plot(curves, frames, Axis(label=metric), title=title, cursor=True)
         figures.append(f"<figure><figcaption>{text(axis_label(metric))}{words}</figcaption>{plot}</figure>")
     if not figures:
         return ""

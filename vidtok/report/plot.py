@@ -42,6 +42,7 @@ class Axis:
     label: str
     log: bool = False
     whole: bool = False  # only whole numbers are marked
+    include: tuple[float, ...] = ()  # values that are on the axis whether there is a point or not
 
 
 def line_plot(curves: Sequence[Curve], x: Axis, y: Axis, *, title: str, cursor: bool = False) -> str:
@@ -104,6 +105,7 @@ class _Scale:
     """Values of an axis -> places between `start` and `end`, a little room at both ends."""
 
     def __init__(self, values: Sequence[float], axis: Axis, start: float, end: float) -> None:
+        values = [*values, *axis.include]
         low, high = min(values), max(values)
         self.log = axis.log and low > 0
         if high == low:

@@ -115,6 +115,7 @@ class ClipRecorder:
         self._previews: list[Preview] = []
         self._worst = _WorstFrames(options)
         self._size = (0, 0)
+        self._first: tuple[int, ...] = (0, 0, 0)  # of preview pictures, so that most of them take one try
         self._maps: TokenMaps | None = None
 
     def expect(self, frames: int | None, rate: Fraction | None) -> None:
@@ -198,8 +199,9 @@ class ClipRecorder:
             self._previews = [preview for preview in self._previews if preview.frame % self._step == 0]
             if number % self._step:
                 return
-        preview, size = make_preview(number, source, result, self._options)
-        self._size = (max(self._size[0], size.width), max(self._size[1], size.height))
+        preview, jpegs = make_preview(number, source, result, self._options, self._first)
+        self._size = (max(self._size[0], jpegs[0].width), max(self._size[1], jpegs[0].height))
+        self._first = tuple(jpeg.next_first(self._options.picture_bytes) for jpeg in jpegs)
         self._previews.append(preview)
 
 
@@ -241,14 +243,14 @@ class _WorstFrames:
         del self._found[WORST_FRAMES:]
 
 
-def make_preview(number: int, source: Pixels, result: Pixels, options: ReportOptions) -> tuple[Preview, Jpeg]:
-    """JPEG pictures of one frame (H, W, 3) of both sides and of their difference, without values yet; and that of the
-    source."""
+def make_preview(
+    number: int, source: Pixels, result: Pixels, options: ReportOptions, first: Sequence[int] = (0, 0, 0)
+) -> tuple[Preview, list[Jpeg]]:
+    """One frame (H, W, 3) of both sides and their difference as pictures, without values yet; and these pictures."""
     error = (result.astype(np.int16) - source) * DIFFERENCE_GAIN + 128
-    pictures = [
-        encode_jpeg(pixels, options.side, options.picture_bytes)
-        for pixels in (source, result, error.clip(0, 255).astype(np.uint8))
+    jpegs = [
+        encode_jpeg(pixels, options.side, options.picture_bytes, tries)
+        for pixels, tries in zip((source, result, error.clip(0, 255).astype(np.uint8)), first, strict=True)
     ]
-    data = [picture.data for picture in pictures]
-    return Preview(frame=number, source=data[0], result=data[1], difference=data[2], values={}), pictures[0]
-
+    data = [jpeg.data for jpeg in jpegs]
+    return Preview(frame=number, source=data[0], result=data[1], difference=data[2], values={}), jpegs

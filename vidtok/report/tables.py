@@ -14,6 +14,7 @@ from vidtok.report.plot import Axis, Curve, legend, line_plot
 SPEEDS = {"encode_fps": "encode fps", "decode_fps": "decode fps"}
 TOKENS = {"usage": "usage", "perplexity": "perplexity", "entropy": "entropy, bits", "repeats": "repeats"}
 NAMED = ' class="name"'
+NAMES = ("clip", "run", "B", "curve", "against")  # heads of columns of names
 MOST_MARKED = 200  # clips up to which each has a marker of its own
 
 
@@ -133,9 +134,7 @@ def items(lines: Iterable[str]) -> str:
 
 def table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table that scrolls sideways where it is too wide; cells are HTML, the first of a row is its header."""
-    columns = "".join(
-        f'<th scope="col"{NAMED if cell in ("clip", "run", "B", "curve", "against") else ""}>{cell}</th>' for cell in head
-    )
+    columns = "".join(f'<th scope="col"{NAMED if cell in NAMES else ""}>{cell}</th>' for cell in head)
     lines = []
     for cells in body:
         rest = "".join(_cell(cell) for cell in cells[1:])

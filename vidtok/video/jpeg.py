@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -19,31 +20,38 @@ LEAST_SIDE = 16  # a picture is not shrunk below this to save bytes
 
 @dataclass(frozen=True)
 class Jpeg:
-    """A whole JPEG file, 4:4:4, and the size of its picture."""
+    """A whole JPEG file, 4:4:4, and the size of its picture. `tries`: how many were too large before it."""
 
     data: bytes
     width: int
     height: int
+    tries: int
+
+    def next_first(self, most_bytes: int) -> int:
+        """Where to begin with the next picture of a video: here, or one step finer where there is room."""
+        return self.tries if len(self.data) > most_bytes // 2 else max(0, self.tries - 1)
 
 
-def encode_jpeg(pixels: Pixels, side: int, most_bytes: int) -> Jpeg:
+def encode_jpeg(pixels: Pixels, side: int, most_bytes: int, first: int = 0) -> Jpeg:
     """(H, W, 3) RGB -> JPEG with sides of at most `side`, by area averages, never enlarged.
 
     As fine as `most_bytes` allows; what is too large even at the coarsest scale is halved until it fits or is
-    LEAST_SIDE small. The same picture gives the same bytes.
+    LEAST_SIDE small. `first`: tries that are left out, since the picture before was too large with them. The same
+    arguments give the same bytes.
     """
     height, width = pixels.shape[:2]
-    factor = min(1.0, side / max(height, width))
-    while True:
-        size = max(1, round(width * factor)), max(1, round(height * factor))
-        picture = _planes(pixels, *size)
-        for scale in SCALES:
-            data = _encode(picture, scale)
-            if len(data) <= most_bytes:
-                return Jpeg(data, *size)
-        if max(size) <= LEAST_SIDE:
-            return Jpeg(data, *size)
-        factor /= 2
+    whole = min(1.0, side / max(height, width))
+    size, picture = (0, 0), None
+    for tries in itertools.count(first):
+        halvings, step = divmod(tries, len(SCALES))
+        factor = whole / 2**halvings
+        fresh = max(1, round(width * factor)), max(1, round(height * factor))
+        if fresh != size:
+            size, picture = fresh, _planes(pixels, *fresh)
+        data = _encode(picture, SCALES[step])
+        if len(data) <= most_bytes or (max(size) <= LEAST_SIDE and step == len(SCALES) - 1):
+            return Jpeg(data, *size, tries)
+    raise AssertionError("never")
 
 
 def _planes(pixels: Pixels, width: int, height: int) -> Any:
