@@ -177,4 +177,4 @@ def test_numbers_can_be_saved(page: Browser) -> None:
     page.ask("document.getElementById('save').click()")
     assert page.ask("window.saved") == ["report.json", "blob"]
     rows = page.ask("JSON.parse(document.getElementById('numbers').textContent).rows")
-    assert len(rows) == 13 and rows[0]["path"] == " ".join(HOSTILE)
+    assert len(rows) == 15 and rows[0]["path"] == " ".join(HOSTILE)
