@@ -1,4 +1,4 @@
-"""Ordinary codecs beside models, curves and deltas, sets of clips, protocols, results that are gone on from, workers."""
+"""Ordinary codecs beside models, curves and deltas, sets of clips, protocols, files of results, workers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def without_speed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("text", "rates"),
     [("x264", [18, 22, 27, 31, 36, 40]), ("x265:crf=23", [23]), ("vp9:crf=30,20", [20, 30]), ("av1:crf=35.5", [35.5]),
-     ("svt-av1:crf=20..60..20", [20, 40, 60]), ("h264:crf=0..51", [0, 10, 20, 31, 41, 51]), ("x264:crf=20..22", [20, 21, 22])],
+     ("svt-av1:crf=20..60..20", [20, 40, 60]), ("h264:crf=0..51", [0, 10, 20, 31, 41, 51]),
+     ("x264:crf=20..22", [20, 21, 22])],
 )  # fmt: skip
 def test_rates_of_a_codec(text: str, rates: list[float]) -> None:
     assert [point.crf for point in parse_codec(text)] == rates
