@@ -1,4 +1,4 @@
-"""Ordinary codecs beside models, curves and deltas, sets of clips, protocols, results that are gone on from, workers."""
+"""Ordinary codecs beside models, curves and deltas, sets of clips, protocols, files of results, workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vidtok.evaluation import protocols
 from vidtok.evaluation.codecs import label, parse_codec
 from vidtok.evaluation.results import read_results
 from vidtok.evaluation.summary import interval
-from vidtok.metrics import TokenStatistics, parse_metrics
+from vidtok.metrics import TokenStatistics, parse_metrics, weights
 from vidtok.metrics.bd import Curve, bd_rate
 from vidtok.metrics.table import measure
 from vidtok.metrics.weights import TRUST, sha256_of
@@ -58,7 +58,8 @@ def without_speed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("text", "rates"),
     [("x264", [18, 22, 27, 31, 36, 40]), ("x265:crf=23", [23]), ("vp9:crf=30,20", [20, 30]), ("av1:crf=35.5", [35.5]),
-     ("svt-av1:crf=20..60..20", [20, 40, 60]), ("h264:crf=0..51", [0, 10, 20, 31, 41, 51]), ("x264:crf=20..22", [20, 21, 22])],
+     ("svt-av1:crf=20..60..20", [20, 40, 60]), ("h264:crf=0..51", [0, 10, 20, 31, 41, 51]),
+     ("x264:crf=20..22", [20, 21, 22])],
 )  # fmt: skip
 def test_rates_of_a_codec(text: str, rates: list[float]) -> None:
     assert [point.crf for point in parse_codec(text)] == rates
@@ -350,14 +351,27 @@ def test_only_the_same_evaluation_goes_on(clips: Path, tmp_path: Path) -> None:
     assert [row["quality"] for row in more if "path" in row] == [30, 40]
 
 
-def test_workers_give_the_same_rows(clips: Path, tiny_model: Path, tmp_path: Path) -> None:
-    wanted: dict[str, Any] = {"models": (str(tiny_model),), "metrics": ("psnr", "ssim", "tokens")}
+def refuse(*_: Any) -> str:
+    raise OSError("no route to host")
+
+
+def test_workers_give_the_same_rows(
+    clips: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first process could not fetch, its workers do not try again."""
+    monkeypatch.setattr(weights, "_download", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("VIDTOK_LPIPS_WEIGHTS", raising=False)
+    wanted: dict[str, Any] = {
+        "models": (str(tiny_model),), "metrics": ("psnr", "ssim", "tokens", "lpips"), "offline": False,
+    }  # fmt: skip
     alone = run(clips, **wanted)
     several = run(clips, **wanted, workers=2, results=tmp_path / "results.jsonl")
 
     def order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return sorted(without_speed(rows), key=lambda row: row.get("path", "~"))
 
+    assert "no route to host" in several[-1]["lpips_missing"]
     for mine, theirs in zip(order(several), order(alone), strict=True):
         assert mine == pytest.approx(theirs) if "error" in mine else mine.keys() == theirs.keys()
         assert all(mine[k] == (pytest.approx(v) if isinstance(v, float) else v) for k, v in theirs.items())

@@ -39,6 +39,7 @@ __all__ = ["TOKEN_KEYS", "EvalOptions", "evaluate"]
 Begin = Callable[[int, int, str], None]
 """begin(number from 1, of how many, name) before each clip of each run"""
 Fetching = Callable[[str], Progress]
+Failures = tuple[tuple[str, str], ...]
 RESUMED = "clips that were done before the interruption are not in it; measure without --resume"
 
 
@@ -139,6 +140,7 @@ def _do(
 
     shown = recorder.options if recorder else None
     if alone:
+        set_threads(options.encode.threads)
         for run in {runs[job.run] for job in jobs}:
             run.prepare(options.encode)
         do: Callable[[Job, Tell], Row] = functools.partial(_measure, options, runs, networks, shown)
@@ -146,7 +148,7 @@ def _do(
         threads = options.encode.threads or len(os.sched_getaffinity(0))
         share = max(1, threads // min(options.workers, len(jobs)))
         apart = replace(options, encode=replace(options.encode, threads=share), results=None, resume=False)
-        do = functools.partial(_measure_apart, apart, runs, shown)
+        do = functools.partial(_measure_apart, apart, runs, networks.failures, shown)
     for outcome in do_jobs(jobs, do, workers=options.workers, tell=tell):
         assert isinstance(outcome.job, ClipJob)
         yield outcome.job, outcome
@@ -174,18 +176,24 @@ def _measure(
 
 
 def _measure_apart(
-    options: EvalOptions, runs: Sequence[Run], shown: ReportOptions | None, job: Job, tell: Tell
+    options: EvalOptions,
+    runs: Sequence[Run],
+    failures: Failures,
+    shown: ReportOptions | None,
+    job: Job,
+    tell: Tell,
 ) -> Row:
     """In a worker: with networks of its own (what was to be fetched is in the cache), and its share of threads."""
     assert isinstance(job, ClipJob)
     set_threads(options.encode.threads)
     runs[job.run].prepare(options.encode)
-    return _measure(options, runs, _own_networks(options.encode.device, options.weights), shown, job, tell)
+    networks = _own_networks(options.encode.device, options.weights, failures)
+    return _measure(options, runs, networks, shown, job, tell)
 
 
 @functools.lru_cache(maxsize=1)
-def _own_networks(device: str, weights: str) -> Networks:
-    return Networks(device=device, weights=weights)
+def _own_networks(device: str, weights: str, failures: Failures) -> Networks:
+    return Networks(device=device, weights=weights, failures=failures)
 
 
 def _jobs(paths: Sequence[Path], runs: Sequence[Run], options: EvalOptions) -> Iterator[ClipJob]:

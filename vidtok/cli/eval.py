@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from vidtok.cli import options as opt
 from vidtok.cli.output import Console, Progress, Row, table
@@ -107,7 +106,7 @@ def eval_command(
 
     names = gather(inputs, list_file)
     source = click.get_current_context().get_parameter_source("metrics")
-    if protocol and source == ParameterSource.DEFAULT:
+    if protocol and source == click.core.ParameterSource.DEFAULT:
         metrics = protocols.find(protocol).metrics
     ours = ("codecs", "anchor", "save", "results", "resume", "workers", "per_frame")
     choice = EvalOptions(

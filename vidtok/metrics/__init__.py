@@ -43,7 +43,7 @@ DIALECTS = {
     "lpips": f"lpips:vgg, {_LPIPS}",
     "lpips:vgg": f"VGG-16, {_LPIPS}",
     "lpips:alex": f"AlexNet, {_LPIPS}",
-    "fvd": f"fvd:styleganv, {_FVD}",
+    "fvd": f"fvd:styleganv, that is StyleGAN-V's i3d_torchscript, short side to 224 and centre crop, {_FVD}",
     "fvd:styleganv": f"StyleGAN-V's i3d_torchscript, short side to 224 and centre crop, {_FVD}",
     "fvd:larp": "StyleGAN-V's i3d_torchscript on 128x128, resized inside, population covariance (LARP); 0 is best",
     "fvd:i3d400-stretch": f"i3d_pretrained_400, frames stretched to 224x224, {_FVD}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class Networks:
 
     `weights`: a file, or a folder with files of the published names, for all of them. `offline`: nothing is
     fetched. `progress(label)` gives a (done, total) callback in bytes for a file that is fetched. Errors of
-    loading are raised again whenever the same network is asked for.
+    loading are raised again whenever the same network is asked for; `failures` are those of another process.
     """
 
     def __init__(
@@ -33,11 +33,17 @@ class Networks:
         weights: str | Path = "",
         offline: bool = True,
         progress: Callable[[str], Progress] | None = None,
+        failures: Iterable[tuple[str, str]] = (),
     ) -> None:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         self._weights, self._offline, self._progress = weights, offline, progress
-        self._have: dict[str, torch.nn.Module | VidtokError] = {}
+        self._have: dict[str, torch.nn.Module | VidtokError] = {name: ModelError(why) for name, why in failures}
         self.files: dict[str, str] = {}  # published name -> SHA-256 of the file in use
+
+    @property
+    def failures(self) -> tuple[tuple[str, str], ...]:
+        """(published name, reason) of what was asked for and could not be had."""
+        return tuple((name, str(found)) for name, found in self._have.items() if isinstance(found, VidtokError))
 
     def lpips(self, net: str) -> Lpips:
         """LPIPS with a VGG or AlexNet backbone."""
