@@ -266,7 +266,7 @@ def test_text_and_data_cannot_leave_their_place(words: str) -> None:
 
 def test_numbers_for_people() -> None:
     shown = [number(value) for value in (None, 0.5, 31.234, 12345, float("nan"), True, "a\u202eb")]
-    assert shown == ["–", "0.5000", "31.23", "12\u202f345", "–", "yes", "a\\u202eb"]
+    assert shown == ["–", "0.5000", "31.23", "12345", "–", "yes", "a\\u202eb"]
     assert json.loads(data([float("inf"), Path("x"), np.float32(2), Fraction(1, 2)])) == [None, "x", 2.0, "1/2"]
 
 
@@ -372,7 +372,7 @@ def test_policy_allows_only_what_is_in_the_page(source: str, document: Document)
         for key in ("src", "href", "xlink:href", "action", "srcset"):
             assert attributes.get(key, "#").startswith(("#", "data:image/", "data:,")), attributes[key][:60]
     assert not re.search(r"https?://(?!www\.w3\.org)", source)
-    assert source.isprintable() or set(re.findall(r"[^ -~]", source)) <= set("\n\u202f–←→−↓↑·×⅛¼½‹▶›❚")
+    assert source.isprintable() or set(re.findall(r"[^ -~]", source)) <= set("\n–←→−↓↑·×⅛¼½‹▶›❚")
 
 
 def test_page_is_accessible(document: Document) -> None:

@@ -104,6 +104,7 @@ def test_eval_writes_a_page(run: Run, tiny_model: Path, clip: Path, tmp_path: Pa
     assert carried["provenance"]["versions"].keys() >= {"vidtok", "torch", "numpy", "python"}
     assert carried["provenance"]["model ids"] == {str(tiny_model): rows[0]["model_id"]}
     source = page.read_text()
+    assert "\\u" not in source.split("<script")[0], "no letter of ours is escaped"
     assert source.count('<details class="clip"') == 1 and "1 of 2 clips" in source
     assert "&lt;img src=x&gt;.mp4" in source and "<img src=x>" not in source
     before = page.read_bytes()

@@ -42,7 +42,7 @@ def number(value: object) -> str:
         if not math.isfinite(value):
             return "–"
         return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else printable(value)
+    return printable(value)
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ from vidtok.report.plot import Axis, Curve, legend, line_plot
 
 SPEEDS = {"encode_fps": "encode fps", "decode_fps": "decode fps"}
 TOKENS = {"usage": "usage", "perplexity": "perplexity", "entropy": "entropy, bits", "repeats": "repeats"}
+SAID = ("dialects", "settings", "versions", "weights")  # what the page says of all runs together
 NAMED = ' class="name"'
 NAMES = ("clip", "run", "B", "curve", "against")  # heads of columns of names
 MOST_MARKED = 200  # clips up to which each has a marker of its own
@@ -121,7 +122,7 @@ def method(report: Report) -> str:
     parts.append(
         '<p><button type="button" id="save" hidden>Save all numbers as JSON</button></p>'
         "<details><summary>Every value of the summary</summary>"
-        + "".join(_definitions({k: v for k, v in row.items() if k != "dialects"}) for row in report.summaries)
+        + "".join(_definitions({k: v for k, v in row.items() if k not in SAID}) for row in report.summaries)
         + "</details></section>"
     )
     return "".join(parts)
