@@ -21,8 +21,12 @@ from vidtok.evaluation import protocols
 from vidtok.evaluation.codecs import label, parse_codec
 from vidtok.evaluation.results import read_results
 from vidtok.evaluation.summary import interval
-from vidtok.metrics import TokenStatistics, parse_metrics, weights
+from vidtok.metrics import DIALECTS, TokenStatistics, parse_metrics, weights
 from vidtok.metrics.bd import Curve, bd_rate
+from vidtok.metrics.fid import INCEPTION
+from vidtok.metrics.fvd import STYLEGANV
+from vidtok.metrics.i3d import PUBLISHED
+from vidtok.metrics.lpips import BACKBONES
 from vidtok.metrics.table import measure
 from vidtok.metrics.weights import TRUST, sha256_of
 from vidtok.video import Resize
@@ -264,11 +268,25 @@ def test_protocols(name: str) -> None:
     assert f"`{name}`" in page, "docs/evaluation.md does not know it"
 
 
+def test_the_page_on_evaluation_has_every_name() -> None:
+    page = (Path(__file__).parent.parent / "docs/evaluation.md").read_text()
+    for name in DIALECTS:
+        assert f"`{name}`" in page or name.startswith("fvd:i3d400"), name
+    for codec in ENCODERS:
+        assert f"`{codec}`" in page, codec
+    for file in (*(backbone.file for backbone in BACKBONES.values()), STYLEGANV.file, PUBLISHED.file, INCEPTION.file):
+        assert f"`{file}`" in page, file
+    for variable in (STYLEGANV.variable, PUBLISHED.variable, INCEPTION.variable, TRUST):
+        assert f"`{variable}`" in page, variable
+
+
 def test_protocols_are_not_mixed_with_other_wishes(clips: Path) -> None:
     with pytest.raises(UsageError, match="--protocol ucf101-larp-128 has --resize 128x128:crop; leave out 64"):
         EvalOptions(protocol="ucf101-larp-128", encode=EncodeOptions(resize="64"))
     with pytest.raises(UsageError, match="leave out --fps"):
         EvalOptions(protocol="tokenbench", encode=EncodeOptions(fps="12"))
+    with pytest.raises(UsageError, match="leave out --frames"):
+        EvalOptions(protocol="mcl-jcv-256", encode=EncodeOptions(frames=20))
     with pytest.raises(UsageError, match="the first 16 frames of a clip are a sample"):
         EvalOptions(protocol="ucf101-larp-128", fvd=protocols.Sampling(take="whole"))
     with pytest.raises(UnknownNameError, match="did you mean 'mcl-jcv-256'"):
