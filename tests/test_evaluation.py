@@ -167,8 +167,12 @@ def test_deltas_of_two_codecs(clips: Path) -> None:
     (refused,) = [row for row in far if row.get("bd")]
     assert refused["anchor"] == "x264:preset=fast" and refused["bd_rate"] is None
     assert "qualities do not overlap" in refused["bd_rate_missing"] and refused["clips_overlapping"] == 0
-    with pytest.raises(UnknownNameError, match="anchor"):
-        run(clips, models=(), codecs=("x264:crf=10,12", "x264:crf=45,48:preset=fast"), anchor="vp8")
+    for anchor in ("vp8", "vp9"):
+        options = EvalOptions(models=(), codecs=("x264:crf=10,12", "vp9:crf=30"), anchor=anchor)
+        with pytest.raises(UnknownNameError, match="anchor"):
+            next(evaluate([clips], options))  # before any work
+    nothing = run(clips / "broken.mp4", models=(), codecs=("x264:crf=10,12", "vp9:crf=30,40"))
+    assert [row.get("bd") for row in nothing] == [None] * 8, "where no clip could be measured there is no curve"
 
 
 # summaries

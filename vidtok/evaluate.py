@@ -23,7 +23,7 @@ from vidtok.codec import open_source
 from vidtok.codec.options import set_threads
 from vidtok.errors import UsageError, VidtokError
 from vidtok.evaluation.clip import TOKEN_KEYS, measure_clip
-from vidtok.evaluation.curves import deltas
+from vidtok.evaluation.curves import choose_anchor, deltas
 from vidtok.evaluation.options import EvalOptions, Progress, Row, Warn
 from vidtok.evaluation.results import Results, settled
 from vidtok.evaluation.runs import Run, make_runs
@@ -71,6 +71,7 @@ def evaluate(
     if not paths and not work.problems:
         raise UsageError("no video to evaluate among the inputs; give files, or a folder that holds some")
     runs = make_runs(options)
+    anchor = choose_anchor(options.anchor, runs)  # now, so that an unknown one stops everything
     networks = Networks(
         device=options.encode.device, weights=options.weights, offline=options.offline, progress=fetching
     )
@@ -100,7 +101,7 @@ def evaluate(
                 yield summary.add(row)
         how = settled(options, networks.files)
         rows = [summary.result(say) | how for summary in summaries]
-        for row in itertools.chain(deltas(summaries, rows, options.metrics, options.anchor), rows):
+        for row in itertools.chain(deltas(summaries, rows, options.metrics, anchor), rows):
             yield _noted(results, row)
 
 
