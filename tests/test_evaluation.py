@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidtok.bench import write_moving_picture
+from vidtok.cli.eval import PROTOCOLS as NAMES
 from vidtok.codec import EncodeOptions, open_source
 from vidtok.errors import OutputExistsError, UnknownNameError, UsageError
 from vidtok.evaluate import EvalOptions, evaluate
@@ -270,6 +271,7 @@ def test_protocols(name: str) -> None:
     Resize.parse(str(protocol.reading["resize"]))
     page = (Path(__file__).parent.parent / "docs/evaluation.md").read_text()
     assert f"`{name}`" in page, "docs/evaluation.md does not know it"
+    assert name in NAMES.split(", "), "--help does not know it"
 
 
 def test_the_page_on_evaluation_has_every_name() -> None:
