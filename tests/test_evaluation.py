@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidtok.bench import write_moving_picture
+from vidtok.cli.eval import PROTOCOLS as NAMES
 from vidtok.codec import EncodeOptions, open_source
 from vidtok.errors import OutputExistsError, UnknownNameError, UsageError
 from vidtok.evaluate import EvalOptions, evaluate
@@ -21,8 +22,12 @@ from vidtok.evaluation import protocols
 from vidtok.evaluation.codecs import label, parse_codec
 from vidtok.evaluation.results import read_results
 from vidtok.evaluation.summary import interval
-from vidtok.metrics import TokenStatistics, parse_metrics, weights
+from vidtok.metrics import DIALECTS, TokenStatistics, parse_metrics, weights
 from vidtok.metrics.bd import Curve, bd_rate
+from vidtok.metrics.fid import INCEPTION
+from vidtok.metrics.fvd import STYLEGANV
+from vidtok.metrics.i3d import PUBLISHED
+from vidtok.metrics.lpips import BACKBONES
 from vidtok.metrics.table import measure
 from vidtok.metrics.weights import TRUST, sha256_of
 from vidtok.video import Resize
@@ -163,8 +168,12 @@ def test_deltas_of_two_codecs(clips: Path) -> None:
     (refused,) = [row for row in far if row.get("bd")]
     assert refused["anchor"] == "x264:preset=fast" and refused["bd_rate"] is None
     assert "qualities do not overlap" in refused["bd_rate_missing"] and refused["clips_overlapping"] == 0
-    with pytest.raises(UnknownNameError, match="anchor"):
-        run(clips, models=(), codecs=("x264:crf=10,12", "x264:crf=45,48:preset=fast"), anchor="vp8")
+    for anchor in ("vp8", "vp9"):
+        options = EvalOptions(models=(), codecs=("x264:crf=10,12", "vp9:crf=30"), anchor=anchor)
+        with pytest.raises(UnknownNameError, match="anchor"):
+            next(evaluate([clips], options))  # before any work
+    nothing = run(clips / "broken.mp4", models=(), codecs=("x264:crf=10,12", "vp9:crf=30,40"))
+    assert [row.get("bd") for row in nothing] == [None] * 8, "where no clip could be measured there is no curve"
 
 
 # summaries
@@ -262,6 +271,19 @@ def test_protocols(name: str) -> None:
     Resize.parse(str(protocol.reading["resize"]))
     page = (Path(__file__).parent.parent / "docs/evaluation.md").read_text()
     assert f"`{name}`" in page, "docs/evaluation.md does not know it"
+    assert name in NAMES.split(", "), "--help does not know it"
+
+
+def test_the_page_on_evaluation_has_every_name() -> None:
+    page = (Path(__file__).parent.parent / "docs/evaluation.md").read_text()
+    for name in DIALECTS:
+        assert f"`{name}`" in page or name.startswith("fvd:i3d400"), name
+    for codec in ENCODERS:
+        assert f"`{codec}`" in page, codec
+    for file in (*(backbone.file for backbone in BACKBONES.values()), STYLEGANV.file, PUBLISHED.file, INCEPTION.file):
+        assert f"`{file}`" in page, file
+    for variable in (STYLEGANV.variable, PUBLISHED.variable, INCEPTION.variable, TRUST):
+        assert f"`{variable}`" in page, variable
 
 
 def test_protocols_are_not_mixed_with_other_wishes(clips: Path) -> None:
@@ -269,6 +291,8 @@ def test_protocols_are_not_mixed_with_other_wishes(clips: Path) -> None:
         EvalOptions(protocol="ucf101-larp-128", encode=EncodeOptions(resize="64"))
     with pytest.raises(UsageError, match="leave out --fps"):
         EvalOptions(protocol="tokenbench", encode=EncodeOptions(fps="12"))
+    with pytest.raises(UsageError, match="leave out --frames"):
+        EvalOptions(protocol="mcl-jcv-256", encode=EncodeOptions(frames=20))
     with pytest.raises(UsageError, match="the first 16 frames of a clip are a sample"):
         EvalOptions(protocol="ucf101-larp-128", fvd=protocols.Sampling(take="whole"))
     with pytest.raises(UnknownNameError, match="did you mean 'mcl-jcv-256'"):

@@ -65,23 +65,33 @@ def standin(monkeypatch: pytest.MonkeyPatch) -> torch.nn.Module:
 
 
 @stored
-@pytest.mark.parametrize(("name", "letter"), [("fvd:i3d400-stretch", "a"), ("fvd:i3d400-crop", "b")])
-def test_logits_and_distances_of_i3d(name: str, letter: str, i3d: Path) -> None:
+def test_logits_of_i3d(i3d: Path) -> None:
+    """One step of the last pool (10 frames, cropped) and two (16 frames, stretched)."""
+    network = load_i3d(i3d)
     with np.load(PEERS / "i3d_400" / "fixture.npz") as arrays:
-        clips = [torch.from_numpy(arrays[f"{letter}_clips_{side}"][0]) for side in "AB"]
+        clips = [torch.from_numpy(arrays[f"b_clips_{side}"][0]) for side in "AB"]
+        features = Features(network, DIALECTS["fvd:i3d400-crop"], Sampling(frames=10, take="first"))
+        features.update(*clips)
+        found = features.result()
+        assert found.shape == (1, 2, 400)
+        for mine, side in zip(found[0].numpy(), "AB", strict=True):
+            assert np.abs(mine - arrays[f"b_common_logits_{side}_T10"][0]).max() < 3e-4
+        dialect = DIALECTS["fvd:i3d400-stretch"]
+        with torch.inference_mode():
+            mine = fvd.logits(network, dialect, dialect.prepare(torch.from_numpy(arrays["a_clips_A"][0]))[None])
+        assert np.abs(mine[0].numpy() - arrays["a_logits_A"][0]).max() < 3e-4
+
+
+@stored
+@pytest.mark.parametrize(("name", "letter"), [("fvd:i3d400-stretch", "a"), ("fvd:i3d400-crop", "b")])
+def test_frames_and_distances_of_i3d(name: str, letter: str) -> None:
+    with np.load(PEERS / "i3d_400" / "fixture.npz") as arrays:
+        pictures = [(torch.from_numpy(arrays[f"{letter}_clips_A"][0]), arrays[f"{letter}_pre_clipA0_sub16"])]
+        if letter == "b":
+            pictures.append((torch.from_numpy(arrays["b_turned_clip"]), arrays["b_pre_turned_sub16"]))
         logits = [arrays[f"{letter}_logits_{side}"] for side in "AB"]
-        prepared = arrays[f"{letter}_pre_clipA0_sub16"]
-        turned = torch.from_numpy(arrays["b_turned_clip"]), arrays["b_pre_turned_sub16"]
-    dialect = DIALECTS[name]
-    assert np.abs(dialect.prepare(clips[0]).numpy()[:, :, ::16, ::16] - prepared).max() < 1e-6
-    if letter == "b":
-        assert np.abs(dialect.prepare(turned[0]).numpy()[:, :, ::16, ::16] - turned[1]).max() < 1e-6
-    features = Features(load_i3d(i3d), dialect, Sampling())
-    features.update(*clips)
-    found = features.result()
-    assert found.shape == (1, 2, 400)
-    for mine, theirs in zip(found[0].numpy(), logits, strict=True):
-        assert np.abs(mine - theirs[0]).max() < 3e-4
+    for frames, prepared in pictures:
+        assert np.abs(DIALECTS[name].prepare(frames).numpy()[:, :, ::16, ::16] - prepared).max() < 1e-6
     components = manifest("i3d_400")[f"dialect_{letter}"]["components"]
     assert distance_of_rows(*logits) == pytest.approx(components["exact_fd_float64"], rel=1e-9)
     population = distance_of_rows(*logits, population=True)
@@ -170,15 +180,14 @@ class Counting(torch.nn.Module):
 )  # fmt: skip
 def test_samples_of_a_clip(take: str, frames: int, total: int, samples: list[int]) -> None:
     clip = torch.arange(total, dtype=torch.uint8).view(-1, 1, 1, 1).expand(total, 8, 8, 3)
-    for step in (7, total):
-        features = Features(Counting(), DIALECTS["fvd"], Sampling(frames=frames, take=take))
-        for i in range(0, total, step):
-            features.update(clip[i : i + step], 255 - clip[i : i + step])
-        found = features.result()
-        assert found[:, 0, 0].tolist() == samples
-        firsts = [round((float(x) + 1) * 127.5) for x in found[:, 0, 1]]
-        assert firsts == [i * frames for i in range(len(samples))]
-        assert torch.allclose(found[:, 0, 1], -found[:, 1, 1], atol=1e-6)
+    features = Features(Counting(), DIALECTS["fvd"], Sampling(frames=frames, take=take))
+    for i in range(0, total, 7):
+        features.update(clip[i : i + 7], 255 - clip[i : i + 7])
+    found = features.result()
+    assert found[:, 0, 0].tolist() == samples
+    firsts = [round((float(x) + 1) * 127.5) for x in found[:, 0, 1]]
+    assert firsts == [i * frames for i in range(len(samples))]
+    assert torch.allclose(found[:, 0, 1], -found[:, 1, 1], atol=1e-6)
 
 
 def test_wrong_sampling_and_wrong_files(tmp_path: Path) -> None:

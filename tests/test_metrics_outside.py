@@ -175,7 +175,11 @@ def test_what_is_missing_is_said_and_not_asked_for_twice(
         reasons = missing_metrics(names, online)
         assert "no route to host" in reasons["lpips"] and "\n" not in reasons["lpips"]
     assert len(asked) == len(set(asked)) == 6, "vgg once, two addresses each of two I3Ds, Inception once"
-    assert "no such file" in missing_metrics(["lpips"], Networks(weights=tmp_path / "nowhere"))["lpips"]
+    with pytest.raises(UsageError, match="there is no such file"):
+        Networks(weights=tmp_path / "nowhere")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="--device cuda"):
+            Networks(device="cuda")
 
 
 def test_fetching(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from vidtok.codec import open_source
 from vidtok.codec.options import set_threads
 from vidtok.errors import UsageError, VidtokError
 from vidtok.evaluation.clip import TOKEN_KEYS, measure_clip
-from vidtok.evaluation.curves import deltas
+from vidtok.evaluation.curves import choose_anchor, deltas
 from vidtok.evaluation.options import EvalOptions, Progress, Row, Warn
 from vidtok.evaluation.results import Results, settled
 from vidtok.evaluation.runs import Run, make_runs
@@ -74,6 +74,7 @@ def evaluate(
     if not paths and not work.problems:
         raise UsageError("no video to evaluate among the inputs; give files, or a folder that holds some")
     runs = make_runs(options)
+    anchor = choose_anchor(options.anchor, runs)  # now, so that an unknown one stops everything
     networks = Networks(
         device=options.encode.device, weights=options.weights, offline=options.offline, progress=fetching
     )
@@ -103,7 +104,7 @@ def evaluate(
                 yield summary.add(row)
         how = settled(options, networks.files)
         rows = [summary.result(say) | how for summary in summaries]
-        for row in itertools.chain(deltas(summaries, rows, options.metrics, options.anchor), rows):
+        for row in itertools.chain(deltas(summaries, rows, options.metrics, anchor), rows):
             yield _noted(results, row)
 
 
@@ -201,15 +202,18 @@ def _jobs(paths: Sequence[Path], runs: Sequence[Run], options: EvalOptions) -> I
     numbers = itertools.count(1)
     for path in paths:
         for i, run in enumerate(runs):
-            target = _save_path(path, run, len(runs) > 1, options, taken) if options.save else path
+            target = _save_path(path, run, runs, options, taken) if options.save else path
             yield ClipJob(source=path, target=target, run=i, number=next(numbers))
 
 
-def _save_path(path: Path, run: Run, several: bool, options: EvalOptions, taken: set[Path]) -> Path:
-    """Where this clip is saved: stem, model and quality where there are several, a number if taken."""
+def _save_path(path: Path, run: Run, runs: Sequence[Run], options: EvalOptions, taken: set[Path]) -> Path:
+    """Where this clip is saved: stem, coder and rate where there are several, a number if taken."""
     assert options.save is not None
     options.save.mkdir(parents=True, exist_ok=True)
-    name = f"{path.stem}.{run.file_name}" if several else path.stem
+    coder, rate = run.short
+    several = len({other.name for other in runs}) > 1, sum(other.name == run.name for other in runs) > 1
+    parts = [path.stem, coder if several[0] else "", rate if several[1] else ""]
+    name = ".".join(part for part in parts if part)
     names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(2)))
     candidates = (options.save / f"{name}.mp4" for name in names)
     target = next(p for p in candidates if p not in taken and (options.encode.force or not p.exists()))

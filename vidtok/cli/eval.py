@@ -14,6 +14,7 @@ from vidtok.cli.output import Console, Progress, Row, table
 from vidtok.cli.report import Page, videos
 
 FIRST = ("path", "model", "codec", "quality", "frames", "width", "height", "bpp", "file_bytes")
+PROTOCOLS = "mcl-jcv-256, tokenbench, ucf101-bsq-128, mcl-jcv-bsq-360, omnitokenizer-256, ucf101-larp-128"
 LAST = ("usage", "perplexity", "entropy", "repeats", "encode_fps", "decode_fps")
 DELTAS = ("anchor", "test", "metric", "bd_rate", "bd_quality", "overlap", "overlap_share", "clips_overlapping", "clips")
 
@@ -49,7 +50,7 @@ DELTAS = ("anchor", "test", "metric", "bd_rate", "bd_quality", "overlap", "overl
 )
 @click.option("--no-model", is_flag=True, help="Only the codecs.")
 @click.option("--anchor", default="", metavar="NAME", help="What BD-rates are against [first codec, or model].")
-@click.option("--protocol", default="", metavar="NAME", help="A published way to evaluate: mcl-jcv-256, ...")
+@click.option("--protocol", default="", metavar="NAME", help=f"A published way to evaluate: {PROTOCOLS}.")
 @opt.entropy
 @opt.pixels
 @opt.segment_frames

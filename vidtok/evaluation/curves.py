@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from vidtok.errors import UnknownNameError, UsageError
 from vidtok.evaluation.options import Row
+from vidtok.evaluation.runs import Run
 from vidtok.evaluation.summary import Summary, interval
 from vidtok.metrics import LOWER_IS_BETTER, SET_METRICS
 from vidtok.metrics.bd import METHODS, Curve, bd_quality, bd_rate, quality_overlap, rate_overlap
@@ -22,31 +24,34 @@ def curves_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
     return {name: sorted(rows, key=lambda row: float(row["bpp"])) for name, rows in curves.items() if len(rows) > 1}
 
 
-def choose_anchor(wanted: str, curves: Sequence[str], codecs: Sequence[str]) -> str:
-    """The curve that others are compared with: by name (or its beginning), else the first codec, else the first."""
+def choose_anchor(wanted: str, runs: Sequence[Run]) -> str:
+    """The coder that others are compared with: by name (or its beginning), else the first codec, else the first
+    model, of those at several rates; "" if there is none. UnknownNameError where `wanted` is not among them."""
+    rates = Counter(run.name for run in runs)
+    several = [name for name, count in rates.items() if count > 1]
     if wanted:
-        found = [name for name in curves if name == wanted] or [name for name in curves if name.startswith(wanted)]
+        found = [name for name in several if name == wanted] or [name for name in several if name.startswith(wanted)]
         if not found:
-            raise UnknownNameError("anchor", wanted, curves)
+            raise UnknownNameError("anchor (a coder at several rates)", wanted, several)
         return found[0]
-    return next((name for name in curves if name in codecs), curves[0])
+    codecs = [run.name for run in runs if "codec" in run.head and run.name in several]
+    return next(iter([*codecs, *several]), "")
 
 
 def deltas(summaries: Sequence[Summary], rows: Sequence[Row], metrics: Sequence[str], anchor: str) -> Iterator[Row]:
     """A row for every metric of every other coder: {bd: True, anchor, test, metric, bd_rate, bd_quality, ...}.
 
-    Of the curves through the means over clips; `bd_rate_clips` is the mean of the deltas of single clips.
+    Of the curves through the means over clips; `bd_rate_clips` is the mean of the deltas of single clips. None
+    where the anchor has no curve.
     """
     curves = curves_of(rows)
-    codecs = [row["codec"] for row in rows if "codec" in row]
-    if len(curves) < 2:
+    if anchor not in curves:
         return
-    base = choose_anchor(anchor, list(curves), codecs)
     for test in curves:
-        for metric in metrics if test != base else ():
+        for metric in metrics if test != anchor else ():
             if metric != "tokens":
-                row = {"bd": True, "anchor": base, "test": test, "metric": metric}
-                yield row | _delta(curves[base], curves[test], metric) | _by_clip(summaries, base, test, metric)
+                row = {"bd": True, "anchor": anchor, "test": test, "metric": metric}
+                yield row | _delta(curves[anchor], curves[test], metric) | _by_clip(summaries, anchor, test, metric)
 
 
 def _delta(anchor: Sequence[Row], test: Sequence[Row], metric: str) -> Row:

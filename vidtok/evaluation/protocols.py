@@ -14,6 +14,9 @@ from vidtok.codec import EncodeOptions
 from vidtok.errors import UnknownNameError, UsageError
 from vidtok.metrics.fvd import Sampling
 
+FIXED = ("resize", "enlarge", "fps", "start", "frames", "segment_frames")
+"""What of EncodeOptions a protocol decides, if only by its silence."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -84,9 +87,9 @@ def settle(name: str, encode: EncodeOptions, fvd: Sampling) -> dict[str, Any]:
         asked = getattr(encode, key)
         if asked not in (value, getattr(usual, key)):
             raise UsageError(f"--protocol {name} has --{key.replace('_', '-')} {value}; leave out {asked}")
-    for key in ("fps", "start"):
-        if getattr(encode, key) != getattr(usual, key):
-            raise UsageError(f"--protocol {name} takes every frame from the first on; leave out --{key}")
+    for key in FIXED:
+        if key not in protocol.reading and getattr(encode, key) != getattr(usual, key):
+            raise UsageError(f"--protocol {name} takes frames as they come; leave out --{key.replace('_', '-')}")
     if fvd not in (protocol.fvd, Sampling()):
         raise UsageError(f"--protocol {name} says that {protocol.fvd.words}; leave out other FVD samples")
     return {"encode": dataclasses.replace(encode, **protocol.reading), "fvd": protocol.fvd}

@@ -56,7 +56,9 @@ class Run(Protocol):
     def head(self) -> Row: ...
 
     @property
-    def file_name(self) -> str: ...
+    def short(self) -> tuple[str, str]:
+        """Words for file names: the coder, and its rate ("": there is one)."""
+        ...
 
     def prepare(self, encode: EncodeOptions) -> None: ...
 
@@ -81,9 +83,8 @@ class ModelRun:
         return {"model": self.model, "quality": self.quality}
 
     @property
-    def file_name(self) -> str:
-        stem = Path(self.model).stem
-        return stem if self.quality is None else f"{stem}.q{self.quality}"
+    def short(self) -> tuple[str, str]:
+        return Path(self.model).stem, "" if self.quality is None else f"q{self.quality}"
 
     def prepare(self, encode: EncodeOptions) -> None:
         """Load the model, so that no clip's speed pays for it."""
@@ -124,8 +125,8 @@ class CodecRun:
         return {"codec": self.name, "quality": self.options.crf}
 
     @property
-    def file_name(self) -> str:
-        return f"{self.options.codec}.{self.options.preset}.crf{self.options.crf:g}"
+    def short(self) -> tuple[str, str]:
+        return f"{self.options.codec}.{self.options.preset}", f"crf{self.options.crf:g}"
 
     def prepare(self, encode: EncodeOptions) -> None:
         """Nothing to load."""

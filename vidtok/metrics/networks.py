@@ -36,6 +36,10 @@ class Networks:
         failures: Iterable[tuple[str, str]] = (),
     ) -> None:
         self.device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise UsageError(f"--device {device}: this machine, or this build of torch, has none; use cpu or auto")
+        if weights and not Path(weights).expanduser().exists():
+            raise UsageError(f"--metric-weights {weights}: there is no such file or folder")
         self._weights, self._offline, self._progress = weights, offline, progress
         self._have: dict[str, torch.nn.Module | VidtokError] = {name: ModelError(why) for name, why in failures}
         self.files: dict[str, str] = {}  # published name -> SHA-256 of the file in use
@@ -94,8 +98,6 @@ class Networks:
         place = Path(self._weights).expanduser() if self._weights else None
         if place is None:
             return ""
-        if not place.exists():
-            raise UsageError(f"--metric-weights {place}: there is no such file or folder")
         if place.is_dir():
             names = (file, Path(file).with_suffix(".safetensors").name)
             return place if any((place / name).is_file() for name in names) else ""
