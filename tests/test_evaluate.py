@@ -126,13 +126,13 @@ def test_saving_never_overwrites(model: str, clips: Path, tmp_path: Path) -> Non
 
 
 def test_known_but_not_built(model: str, clips: Path) -> None:
-    options = EvalOptions(models=(model,), metrics=("psnr", "lpips"))
+    options = EvalOptions(models=(model,), metrics=("psnr", "dists"))
     row, summary = evaluate([clips / "inner/b.mp4"], options)
-    assert row["lpips"] is None and row["lpips_missing"].startswith("not built")
-    assert summary["lpips"] is None and "not built" in summary["lpips_missing"]
+    assert row["dists"] is None and row["dists_missing"].startswith("not built")
+    assert summary["dists"] is None and "not built" in summary["dists_missing"]
 
 
-@pytest.mark.parametrize(("metrics", "words"), [(("lpips",), "lpips not built"), (("ms_ssim",), "short side 42")])
+@pytest.mark.parametrize(("metrics", "words"), [(("dists",), "dists: not built"), (("ms_ssim",), "short side 42")])
 def test_strict_stops_before_any_work(model: str, clips: Path, metrics: tuple[str, ...], words: str) -> None:
     options = EvalOptions(models=(model,), metrics=metrics, encode=EncodeOptions(strict=True))
     with pytest.raises(UsageError, match=words):

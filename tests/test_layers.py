@@ -20,10 +20,11 @@ LAYERS = [
     {"video", "bitstream"},
     {"model"},
     {"metrics", "checkpoint"},
-    {"codec"},
+    {"codec", "report"},
     {"api"},
     {"batch", "compare"},
-    {"evaluate", "bench", "training", "workers"},
+    {"workers", "evaluation"},
+    {"evaluate", "bench", "training"},
     {"cli"},
     {"main"},
 ]
@@ -36,7 +37,7 @@ ONLY = {
     "vector_quantize_pytorch": ("model/quantizer.py",),
     "click": ("cli/",),
     "tqdm": ("cli/",),
-    "torch": ("model/", "metrics/", "training/", "checkpoint.py", "codec", "evaluate.py", "bench.py"),
+    "torch": ("model/", "metrics/", "training/", "checkpoint.py", "codec", "bench.py"),
 }
 
 

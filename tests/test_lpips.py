@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vidtok.errors import ModelError, UnknownNameError, UsageError
-from vidtok.metrics import lpips
+from vidtok.metrics import lpips, weights
 from vidtok.metrics.lpips import BACKBONES, VARIABLE, Lpips, find_weights, load_lpips
 from vidtok.training.losses import LossConfig, build, total
 
@@ -44,7 +44,7 @@ def nothing_at_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("the network was asked")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(weights, "_download", refuse)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

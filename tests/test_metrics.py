@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from vidtok.errors import UnknownNameError, UsageError
-from vidtok.metrics import DIALECTS, NOT_BUILT, parse_metrics
-from vidtok.metrics.table import FRAME_METRICS, MetricSet, measure
+from vidtok.metrics import DIALECTS, LOWER_IS_BETTER, NOT_BUILT, SET_METRICS, parse_metrics
+from vidtok.metrics.fvd import DIALECTS as FVD
+from vidtok.metrics.table import FRAME_METRICS, OUTSIDE, MetricSet, measure
 
 FIXTURES = Path(os.environ.get("VIDTOK_PEERS", Path(__file__).parents[2] / "shared/peers")) / "metrics/ssim"
 
@@ -95,7 +96,7 @@ def test_one_pixel() -> None:
 def test_equal_frames() -> None:
     a, _ = noisy_pair(2, 176, 192)
     row = measure(a, a.copy(), list(FRAME_METRICS))
-    best = {name: 100.0 if name.startswith("psnr") else 1.0 for name in FRAME_METRICS} | {"flicker": 0.0}
+    best = {name: 100.0 if "psnr" in name else 1.0 for name in FRAME_METRICS} | {"flicker": 0.0}
     assert row == best
 
 
@@ -134,12 +135,56 @@ def test_flicker() -> None:
     assert measure(a, b, "flicker")["flicker"] == 3
 
 
+def test_values_of_frames() -> None:
+    """As many as frames, their mean is the result, and they do not depend on how frames come."""
+    a, b = noisy_pair(5, 168, 176)
+    names = "psnr,ssim,ms_ssim:y,flicker,psnr:video,psnr:worst,vif"
+    whole, pieces = MetricSet(names, per_frame=True), MetricSet(names, per_frame=True)
+    whole.update(a, b)
+    for i in range(5):
+        pieces.update(a[i : i + 1], b[i : i + 1])
+    row, again = whole.result(), pieces.result()
+    assert set(row["per_frame"]) == {"psnr", "ssim", "ms_ssim:y", "flicker", "vif"}
+    for name, values in row["per_frame"].items():
+        have = [value for value in values if value is not None]
+        assert len(values) == 5 and len(have) == 5 - (name == "flicker")
+        assert row[name] == pytest.approx(np.mean(have), abs=1e-9)
+        assert again["per_frame"][name] == pytest.approx(values, abs=1e-6)
+    assert row["psnr:worst"] == min(row["per_frame"]["psnr"])
+    assert row["per_frame"]["ssim"] == pytest.approx(peer("ssim", a, b), abs=2e-6)
+    assert "per_frame" not in measure(a, b, "psnr")
+
+
+def test_degradations_move_the_right_metrics() -> None:
+    """A level shift leaves structure; a shift in space costs all; one frame late is worse where things move; a
+    constant error does not flicker, noise does."""
+    rng = np.random.default_rng(1)
+    big = rng.integers(0, 200, (1, 50, 60, 3)).repeat(8, 1).repeat(8, 2)
+    scene = np.stack([big[0, 3 * t : 3 * t + 200, 2 * t : 2 * t + 240] for t in range(6)]).astype(np.uint8)
+    noise = (scene + rng.normal(0, 10, scene.shape)).clip(0, 255).astype(np.uint8)
+    still = scene[:1].repeat(6, 0)
+    pairs = {
+        "level": (scene, scene + np.uint8(10)),
+        "noise": (scene, noise),
+        "pixel": (scene[:, :, 1:], scene[:, :, :-1]),
+        "late": (scene[1:], scene[:-1]),
+        "still": (still[1:], still[:-1]),
+    }
+    rows = {name: measure(a, b, "psnr,ssim,ms_ssim,flicker,xpsnr,vif") for name, (a, b) in pairs.items()}
+    assert rows["level"]["psnr"] == pytest.approx(28.13, abs=0.01) and rows["level"]["flicker"] == 0
+    assert rows["level"]["ms_ssim"] > 0.99 > rows["noise"]["ssim"]
+    assert rows["noise"]["flicker"] > 5 and abs(rows["noise"]["psnr"] - rows["level"]["psnr"]) < 1
+    assert rows["pixel"]["psnr"] > rows["late"]["psnr"] and rows["pixel"]["vif"] > rows["late"]["vif"]
+    assert rows["late"]["flicker"] > rows["noise"]["flicker"]
+    assert rows["still"]["psnr"] == rows["still"]["xpsnr"] == 100 and rows["still"]["vif"] == 1
+
+
 def test_reasons_for_what_is_missing() -> None:
     a, b = noisy_pair(1, 160, 400)
-    row = measure(a, b, "ms_ssim,lpips,flicker,psnr")
-    assert row["ms_ssim"] is row["lpips"] is row["flicker"] is None
+    row = measure(a, b, "ms_ssim,dists,flicker,psnr")
+    assert row["ms_ssim"] is row["dists"] is row["flicker"] is None
     assert row["ms_ssim_missing"] == "short side 160; MS-SSIM needs more than 160 pixels"
-    assert row["lpips_missing"] == NOT_BUILT["lpips"]
+    assert row["dists_missing"] == NOT_BUILT["dists"]
     assert "psnr_missing" not in row
     assert MetricSet("psnr").result() == {"psnr": None, "psnr_missing": "no frames"}
 
@@ -151,7 +196,9 @@ def test_names() -> None:
         parse_metrics("pnsr")
     with pytest.raises(UnknownNameError, match="psnr:z"):
         parse_metrics("psnr:z")
-    assert set(FRAME_METRICS) | {"tokens"} == set(DIALECTS)
+    assert parse_metrics("fvd:i3d400_stretch,FVD:i3d400-crop") == ("fvd:i3d400-stretch", "fvd:i3d400-crop")
+    assert {*FRAME_METRICS, *OUTSIDE, *SET_METRICS, "tokens"} == set(DIALECTS)
+    assert {"fid", *FVD} == set(SET_METRICS) and set(DIALECTS) > LOWER_IS_BETTER
     assert not set(DIALECTS) & set(NOT_BUILT)
 
 

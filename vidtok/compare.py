@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,8 +16,12 @@ import numpy as np
 from vidtok.codec import EncodeOptions, open_source
 from vidtok.errors import UsageError
 from vidtok.metrics import DEFAULT_METRICS
+from vidtok.metrics.fvd import Features, Sampling
+from vidtok.metrics.networks import Networks
+from vidtok.metrics.sets import fid_row, fvd_row, too_few
 from vidtok.metrics.table import MetricSet
-from vidtok.video import VideoWriter
+from vidtok.report import Recorder
+from vidtok.video import VideoReader, VideoWriter
 from vidtok.video.info import Frame, Pixels, VideoInfo
 
 Row = dict[str, Any]
@@ -24,6 +30,8 @@ Warn = Callable[[str], None]
 Pair = tuple[Frame | None, Frame | None]
 
 CLIP_FRAMES = 16
+CLOCK_FRAMES = 100  # frames whose times are compared where rates differ
+CLOCK_SECONDS = Fraction(2, 1000)  # containers round times to milliseconds
 
 
 def compare(
@@ -35,17 +43,32 @@ def compare(
     save: Path | None = None,
     progress: Progress | None = None,
     warn: Warn | None = None,
+    networks: Networks | None = None,
+    sampling: Sampling | None = None,
+    per_frame: bool = False,
+    align: bool = False,
+    recorder: Recorder | None = None,
 ) -> Row:
     """Metrics of video `b` against `a`, frame by frame: {path, other, frames, width, height, METRIC...}.
 
+    `networks`: weights of lpips, fvd and fid (None: only those at hand). `per_frame`: values of all frames under the
+    key `per_frame`. `sampling`: what of the videos fvd takes as samples.
+
     `reading`: its resize, fps, start and frames apply to both. A surplus of frames on one side is warned of
-    and left out (`frames_left_out`); different sizes are a UsageError. `save`: a file for both side by side.
+    and left out (`frames_left_out`). Another size or frame rate is a UsageError; with `align` video `b` is brought to
+    those of `a`, and the row says how (`aligned`). `save`: a file for both side by side. `recorder` gets what a page
+    shows.
     """
     how = reading or EncodeOptions()
-    measured = MetricSet(metrics)
+    sampling = sampling or Sampling()
+    measured = MetricSet(metrics, networks, sampling=sampling, per_frame=per_frame, watched=recorder is not None)
     with ExitStack() as stack:
-        first, second = (stack.enter_context(open_source(path, how, warn)) for path in (a, b))
-        _check_sizes(a, first.info, b, second.info)
+        first = stack.enter_context(open_source(a, how, warn))
+        second, aligned = open_aligned(first, b, how, align=align, warn=warn)
+        stack.enter_context(second)
+        for words in aligned:
+            (warn or _silent)(f"{b}: {words}")
+        watch = recorder and recorder.clip(str(a), str(b), frames=first.info.frames_hint, rate=first.info.rate)
         beside = stack.enter_context(SideBySide(save, first.info, force=how.force)) if save else None
         surplus = 0
         for pairs in _clips(itertools.zip_longest(first, second)):
@@ -55,19 +78,33 @@ def compare(
                 continue
             left, right = (np.stack([pair[side].pixels for pair in whole]) for side in (0, 1))
             measured.update(left, right)
+            if watch:
+                watch.frames(left, right, measured.fresh_values())
             if beside:
                 beside.write(left, right, [x.pts for x, _ in whole])
             if progress:
                 progress(measured.frames, first.info.frames_hint)
         if beside:
             beside.finish(first.last_duration)
-    row = {"path": str(a), "other": str(b), "frames": measured.frames}
+    row: Row = {"path": str(a), "other": str(b), "frames": measured.frames}
     row |= {"width": first.info.width, "height": first.info.height}
+    if aligned:
+        row["aligned"] = aligned
     if surplus:
         row["frames_left_out"] = surplus
         if warn:
             warn(f"{a} and {b} differ in length; the first {measured.frames} frames were compared")
-    return row | measured.result()
+    row |= measured.result()
+    if recorder and watch:
+        recorder.add(watch.finish(measured.fresh_values()))
+    for name, features in measured.features.items():
+        if isinstance(features, Features):
+            row |= fvd_row(name, [features.result().numpy()], sampling.frames)
+        else:
+            row |= fid_row(features.pair)
+        if warn and row[name] is not None and (words := too_few(name, row[f"{name}_samples"])):
+            warn(words)
+    return row
 
 
 class SideBySide:
@@ -106,7 +143,54 @@ def _clips(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
         yield clip
 
 
-def _check_sizes(a: str | Path, first: VideoInfo, b: str | Path, second: VideoInfo) -> None:
-    x, y = (first.width, first.height), (second.width, second.height)
-    if x != y:
-        raise UsageError(f"{a} is {x[0]}x{x[1]} and {b} is {y[0]}x{y[1]}; frames must be equal in size: --resize WxH")
+def open_aligned(
+    first: VideoReader, b: str | Path, how: EncodeOptions, *, align: bool, warn: Warn | None = None
+) -> tuple[VideoReader, list[str]]:
+    """Video `b`, and in words what was done to it; UsageError where it is unlike `first` and not to be aligned."""
+    second = open_source(b, how, warn)
+    x, y = first.info, second.info
+    sizes = [f"{info.width}x{info.height}" for info in (x, y)]
+    rates = [f"{float(info.rate):.5g}" if info.rate else "unknown" for info in (x, y)]
+    other_rate = _rates_differ(x, y) and _clocks_differ(first.path, second.path, how)
+    if sizes[0] == sizes[1] and not other_rate:
+        return second, []
+    second.close()
+    if not align:
+        what = ", ".join(
+            [f"{first.path} is {sizes[0]} and {b} is {sizes[1]}"] * (sizes[0] != sizes[1])
+            + [f"{first.path} has {rates[0]} frames/s and {b} has {rates[1]}"] * other_rate
+        )
+        raise UsageError(f"{what}; --align brings {b} to size and rate of the first, --resize and --fps both to yours")
+    changes: Row = {}
+    words = []
+    if sizes[0] != sizes[1]:
+        changes |= {"resize": sizes[0], "enlarge": True}
+        shrinks = x.width <= y.width and x.height <= y.height
+        words.append(f"{sizes[1]} scaled to {sizes[0]} by {'area averages' if shrinks else 'bicubic interpolation'}")
+    if other_rate:
+        changes["fps"] = str(x.rate)
+        words.append(f"{rates[1]} frames/s resampled to {rates[0]}, each frame the newest one not after it")
+    return open_source(b, replace(how, **changes), warn), words
+
+
+def _rates_differ(x: VideoInfo, y: VideoInfo) -> bool:
+    """Whether the nominal rates do, by more than rounding."""
+    if x.rate is None or y.rate is None:
+        return False
+    return abs(x.rate / y.rate - 1) > Fraction(1, 2000)
+
+
+def _clocks_differ(a: str | Path, b: str | Path, how: EncodeOptions) -> bool:
+    """Whether the first frames are shown at other times. Nominal rates may differ where frames have timestamps of
+    their own: the mean of a part of a video is not that of the whole."""
+    with open_source(a, how, _silent) as x, open_source(b, how, _silent) as y:
+        clocks = [
+            [frame.pts * video.info.time_base for frame in itertools.islice(video, CLOCK_FRAMES)] for video in (x, y)
+        ]
+    starts = [clock[0] for clock in clocks]
+    pairs = zip(*clocks, strict=False)
+    return any(abs((s - starts[0]) - (t - starts[1])) > CLOCK_SECONDS for s, t in pairs)
+
+
+def _silent(_: str) -> None:
+    """Nobody is told."""

@@ -41,11 +41,13 @@ def parse_rate(value: str) -> str:
 
 
 def parse_size(value: str) -> str:
-    """'256' (short side) or '640x360' (width x height), kept as text."""
-    sides = value.lower().split("x")
-    if len(sides) > 2 or not all(re.fullmatch(r"[0-9]{1,5}", side) and 1 <= int(side) <= 65535 for side in sides):
-        raise click.BadParameter(f"{value!r} is not a size; give 256 (short side) or 640x360, up to 65535")
-    return "x".join(sides)
+    """'256' (short side), '640x360' (width x height) or '256x256:crop' (its centre), kept as text."""
+    size, colon, crop = value.lower().partition(":")
+    sides = size.split("x")
+    good = all(re.fullmatch(r"[0-9]{1,5}", side) and 1 <= int(side) <= 65535 for side in sides)
+    if len(sides) > 2 or not good or (colon and (crop != "crop" or len(sides) != 2)):
+        raise click.BadParameter(f"{value!r} is not a size; give 256 (short side), 640x360 or 256x256:crop, to 65535")
+    return "x".join(sides) + colon + crop
 
 
 def parse_span(value: str) -> tuple[int | None, int | None]:
@@ -156,7 +158,13 @@ compute = together(
         help="Arithmetic of the network [auto].",
     ),
     threads,
-    click.option("--offline", is_flag=True, expose_value=False, help="Never use the network (no command does yet)."),
+    click.option(
+        "--offline",
+        is_flag=True,
+        expose_value=False,
+        callback=lambda ctx, param, value: ctx.ensure_object(dict).update(offline=value),
+        help="Never use the network; only weights of metrics are ever fetched.",
+    ),
 )
 memory = together(
     click.option("--chunk-frames", type=click.IntRange(min=1), metavar="N", help="Frames in memory at a time. *"),
@@ -190,7 +198,7 @@ pixels = together(
         "--resize",
         callback=parsed(parse_size),
         metavar="N|WxH",
-        help="N = short side, aspect kept, never enlarges.",
+        help="N = short side, aspect kept, never enlarges; WxH:crop = the centre.",
     ),
     click.option("--enlarge", is_flag=True, help="Let --resize enlarge too."),
     click.option("--fps", callback=parsed(parse_rate), metavar="F", help="Resample in time: 24, 23.976, 30000/1001."),
@@ -203,14 +211,41 @@ pixels = together(
     ),
     click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames."),
 )
-metric = click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    default=("psnr,ssim,ms_ssim",),
-    show_default=True,
-    metavar="LIST",
-    help="psnr, ssim, ms_ssim, psnr:y, psnr:video, flicker, ...; comma-separated, may repeat.",
+metric = together(
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        default=("psnr,ssim,ms_ssim",),
+        show_default=True,
+        metavar="LIST",
+        help="psnr, ssim, ms_ssim (each also :y), psnr:video, psnr:worst, flicker, lpips:vgg, lpips:alex, "
+        "fvd:styleganv, fvd:larp, fvd:i3d400-stretch, fvd:i3d400-crop, fid, xpsnr, vif, vmaf, tokens; "
+        "comma-separated, may repeat.",
+    ),
+    click.option(
+        "--metric-weights",
+        "weights",
+        default="",
+        metavar="PATH",
+        help="File or folder with weights of lpips, fvd, fid [variables, cache, then fetched].",
+    ),
+    click.option(
+        "--fvd-samples",
+        type=click.Choice(["all", "first", "whole"]),
+        default="all",
+        show_default=True,
+        help="FVD samples of a clip: all pieces, the first, or the whole clip.",
+    ),
+    click.option(
+        "--fvd-frames",
+        type=click.IntRange(min=9),
+        default=16,
+        show_default=True,
+        metavar="N",
+        help="Frames of such a sample.",
+    ),
+    click.option("--per-frame", is_flag=True, help="Rows hold the values of all frames too."),
 )
 segment_frames = click.option(
     "--segment-frames",
@@ -236,6 +271,43 @@ folder_run = together(
 )
 
 RESOURCES = "\b\n* Resources only: the result never depends on these."
+
+
+def report(*, many: bool) -> Callable[[Command], Command]:
+    """--report and how much of the clips the page carries; `many`: there may be more clips than one."""
+    clips = click.option(
+        "--report-clips",
+        type=click.IntRange(0, 10_000),
+        default=12,
+        show_default=True,
+        metavar="N",
+        help="Clips that the page shows, the worst ones; its tables have all.",
+    )
+    return together(_REPORT, *([clips] if many else []), _REPORT_FRAMES, _REPORT_SIDE)
+
+
+_REPORT = click.option(
+    "--report",
+    metavar="PAGE.html",
+    type=click.Path(path_type=Path),
+    help="Write one self-contained page: tables, curves, players, worst frames.",
+)
+_REPORT_FRAMES = click.option(
+    "--report-frames",
+    type=click.IntRange(0, 10_000),
+    default=48,
+    show_default=True,
+    metavar="N",
+    help="Frames of a clip in the page's players; 0: no pictures.",
+)
+_REPORT_SIDE = click.option(
+    "--report-side",
+    type=click.IntRange(16, 4096),
+    default=480,
+    show_default=True,
+    metavar="N",
+    help="Longer side of the page's pictures, pixels; never enlarged.",
+)
 
 
 def epilog(*lines: str, resources: bool = False) -> str:

@@ -162,6 +162,11 @@ class Console:
         else:
             self._bar.set_postfix_str(escape(text))
 
+    def beside(self, text: str) -> None:
+        """`text` beside the bar, if one is shown."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(escape(text))
+
     def repeated_warnings(self) -> None:
         """Say how often warnings came that were shown once."""
         for text, count in self._warned.items():

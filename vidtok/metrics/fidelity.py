@@ -60,9 +60,13 @@ class FramePair:
 
 
 class Metric(Protocol):
-    """Collects over the batches of a clip. Where `result` is None, `missing` says why."""
+    """Collects over the batches of a clip. Where `result` is None, `missing` says why.
+
+    `kept`: None, or a list that gets the value of every frame (None where a frame has none).
+    """
 
     missing: str | None
+    kept: list[float | None] | None
 
     def update(self, pair: FramePair) -> None: ...
 
@@ -74,13 +78,17 @@ class Mean:
 
     def __init__(self) -> None:
         self.missing: str | None = "no frames"
+        self.kept: list[float | None] | None = None
         self._sum = 0.0
         self._frames = 0
 
     def add(self, values: torch.Tensor) -> None:
+        """Values of frames (T,), in order."""
         self.missing = None
         self._sum += float(values.double().sum())
         self._frames += values.numel()
+        if self.kept is not None:
+            self.kept += values.tolist()
 
     def result(self) -> float | None:
         return self._sum / self._frames if self._frames and self.missing is None else None
@@ -114,6 +122,7 @@ class WorstPsnr:
 
     def __init__(self) -> None:
         self.missing: str | None = "no frames"
+        self.kept: list[float | None] | None = None
         self._worst = -1.0
 
     def update(self, pair: FramePair) -> None:
@@ -132,7 +141,7 @@ class Ssim(Mean):
         self._luma = luma
 
     def update(self, pair: FramePair) -> None:
-        self.add((pair.luma if self._luma else pair.rgb).ssim())
+        self.add(_by_frame((pair.luma if self._luma else pair.rgb).ssim(), pair.frames))
 
 
 class MsSsim(Mean):
@@ -147,7 +156,7 @@ class MsSsim(Mean):
         if side <= MIN_SIDE:
             self.missing = f"short side {side}; MS-SSIM needs more than {MIN_SIDE} pixels"
             return
-        self.add((pair.luma if self._luma else pair.rgb).ms_ssim())
+        self.add(_by_frame((pair.luma if self._luma else pair.rgb).ms_ssim(), pair.frames))
 
 
 class Flicker(Mean):
@@ -162,6 +171,8 @@ class Flicker(Mean):
         errors = pair.difference
         if self._last is not None:
             errors = torch.cat([self._last, errors])
+        elif self.kept is not None:
+            self.kept.append(None)  # the first frame follows none
         values = 3.0 * pair.height * pair.width
         for before, after in pairwise(errors):
             self.add((after - before).abs_().sum(dtype=torch.int64).view(1) / values)
@@ -171,6 +182,11 @@ class Flicker(Mean):
 def psnr_of(mse: float) -> float:
     """dB of a mean squared error of 8-bit values, at most BEST_PSNR (equal pictures)."""
     return min(BEST_PSNR, 10 * math.log10(255**2 / mse)) if mse > 0 else BEST_PSNR
+
+
+def _by_frame(planes: torch.Tensor, frames: int) -> torch.Tensor:
+    """Values of T x channels planes -> their mean for each frame (T,)."""
+    return planes.view(frames, -1).mean(1)
 
 
 def _channels_last(frames: torch.Tensor) -> torch.Tensor:

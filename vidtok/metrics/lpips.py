@@ -10,7 +10,6 @@ says where they are looked for. Nothing is fetched from the network unless `down
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vidtok.errors import ModelError, UnknownNameError, UsageError
+from vidtok.metrics.weights import Progress, WeightsFile, find, read_tensors
 
 VARIABLE = "VIDTOK_LPIPS_WEIGHTS"
 HEADS = Path(__file__).parent / "lpips_heads.safetensors"
@@ -122,13 +122,20 @@ class Lpips(nn.Module):
         return found
 
 
-def load_lpips(net: str = "vgg", path: str | Path = "", *, download: bool = False) -> Lpips:
+def load_lpips(
+    net: str = "vgg",
+    path: str | Path = "",
+    *,
+    download: bool = False,
+    ask: str = "",
+    progress: Progress | None = None,
+) -> Lpips:
     """LPIPS on the CPU in fp32, frozen. ModelError where the weights are missing or not those of `net`."""
     if net not in BACKBONES:
         raise UnknownNameError("lpips network", net, BACKBONES)
-    file = find_weights(net, path, download=download)
+    file = find_weights(net, path, download=download, ask=ask, progress=progress)
     heads = {key.removeprefix(f"{net}."): t for key, t in load_file(HEADS).items() if key.startswith(f"{net}.")}
-    tensors = _named_alike({**heads, **_read(file)})
+    tensors = _named_alike({**heads, **read_tensors(file, "LPIPS")})
     with torch.device("meta"):  # no random numbers are drawn
         network = Lpips(net)
     wanted = network.state_dict()
@@ -139,7 +146,9 @@ def load_lpips(net: str = "vgg", path: str | Path = "", *, download: bool = Fals
     return network.eval().requires_grad_(False)
 
 
-def find_weights(net: str, path: str | Path = "", *, download: bool = False) -> Path:
+def find_weights(
+    net: str, path: str | Path = "", *, download: bool = False, ask: str = "", progress: Progress | None = None
+) -> Path:
     """The file of a backbone: `path`, else $VIDTOK_LPIPS_WEIGHTS, else where torch.hub keeps files, else the network.
 
     Path and variable are a file or a folder with files of the published names (.pth, or .safetensors). Only with
@@ -147,46 +156,16 @@ def find_weights(net: str, path: str | Path = "", *, download: bool = False) -> 
     where there is none, with what to do.
     """
     backbone = BACKBONES[net]
-    names = (Path(backbone.file).with_suffix(".safetensors").name, backbone.file)
-    for given, source in ((path, "path"), (os.environ.get(VARIABLE, ""), VARIABLE)):
-        if given:
-            place = Path(given).expanduser()
-            files = [place / name for name in names] if place.is_dir() else [place]
-            found = next((file for file in files if file.is_file()), None)
-            if found is None:
-                raise ModelError(f"LPIPS weights: {source} says {place}, where there is no {backbone.file}")
-            return found
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / backbone.file
-    if not cached.is_file():
-        if not download:
-            raise ModelError(
-                f"no weights for lpips {net}: give the path of {backbone.file}, set {VARIABLE} to it, or allow "
-                f"download = true ({backbone.megabytes} MB from {backbone.url})"
-            )
-        _download(backbone, cached)
-    return cached
-
-
-def _download(backbone: Backbone, target: Path) -> None:
-    """Fetch beside `target`, check the hash, rename."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(backbone.url, str(target), backbone.sha256, progress=False)
-    except (OSError, RuntimeError) as exc:
-        raise ModelError(f"cannot download {backbone.url}: {_first_line(exc)}") from exc
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    """Tensors of a .safetensors file, or of one of torch.save, read without running what is in it."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        tensors = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as exc:  # torch's reader, faced with a file that is none of its own, raises nearly anything
-        raise ModelError(f"LPIPS weights {file} cannot be read: {_first_line(exc)}") from exc
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
-        raise ModelError(f"LPIPS weights {file}: a dict of tensors is wanted")
-    return tensors
+    published = WeightsFile(
+        title=f"lpips {net}",
+        file=backbone.file,
+        variable=VARIABLE,
+        urls=(backbone.url,),
+        megabytes=backbone.megabytes,
+        sha256=backbone.sha256,
+        names=(Path(backbone.file).with_suffix(".safetensors").name,),
+    )
+    return find(published, path, download=download, ask=ask or "allow download = true", progress=progress)
 
 
 def _named_alike(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -198,7 +177,3 @@ def _named_alike(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             key = re.sub(f"^{pattern}", replacement, key)
         named[key] = tensor
     return named
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).splitlines() or [type(exc).__name__])[0]

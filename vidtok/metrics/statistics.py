@@ -58,6 +58,34 @@ class TokenStatistics:
         """What is pushed next is another video: its first latent frame repeats nothing."""
         self._last = None
 
+    def merge(self, other: TokenStatistics) -> None:
+        """Add what another of the same vocabularies has counted, of other videos."""
+        assert self._sizes == other._sizes
+        for mine, theirs in zip(self._histograms, other._histograms, strict=True):
+            for values, counts in theirs.items():
+                mine.add_counts(values, counts)
+        self._ids += other._ids
+        self._repeats += other._repeats
+        self._repeatable += other._repeatable
+
+    def packed(self) -> dict[str, Any]:
+        """All that was counted, as numbers and arrays; `unpacked` is the way back."""
+        books = []
+        for histogram in self._histograms:
+            pieces = list(histogram.items()) or [(np.zeros(0, np.uint64), np.zeros(0, np.int64))]
+            books.append([np.concatenate([piece[i] for piece in pieces]) for i in (0, 1)])
+        totals = [self._ids, self._repeats, self._repeatable]
+        return {"vocabulary": self._sizes, "digits": [list(d) for d in self._levels], "totals": totals, "books": books}
+
+    @classmethod
+    def unpacked(cls, packed: dict[str, Any]) -> TokenStatistics:
+        """What `packed` gave, counted on from there."""
+        statistics = cls(packed["vocabulary"], packed["digits"])
+        for histogram, (values, counts) in zip(statistics._histograms, packed["books"], strict=True):
+            histogram.add_counts(np.asarray(values), np.asarray(counts))
+        statistics._ids, statistics._repeats, statistics._repeatable = packed["totals"]
+        return statistics
+
     def result(self) -> dict[str, Any]:
         """The statistics so far.
 
@@ -119,6 +147,9 @@ class _DenseCounts:
         if self._buffered >= BUFFER_LIMIT:
             self._flush()
 
+    def add_counts(self, values: Array, counts: Array) -> None:
+        self._counts[values.astype(np.int64)] += counts.astype(np.int64)
+
     def items(self) -> Iterator[tuple[Array, Array]]:
         self._flush()
         values = np.flatnonzero(self._counts)
@@ -148,6 +179,11 @@ class _SparseCounts:
             self._flush()
             if len(self._run[0]) >= RUN_LIMIT:
                 self._spill()
+
+    def add_counts(self, values: Array, counts: Array) -> None:
+        self._run = _merge([self._run, (values.astype(np.uint64), counts.astype(np.int64))])
+        if len(self._run[0]) >= RUN_LIMIT:
+            self._spill()
 
     def items(self) -> Iterator[tuple[Array, Array]]:
         """(ids, counts) in rising order of ids, in pieces."""

@@ -1,4 +1,4 @@
-"""`--resize 256` (short side) and `--resize 640x360`."""
+"""`--resize 256` (short side), `--resize 640x360` and `--resize 256x256:crop` (the centre)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ LARGEST_SIDE = 65535
 
 @dataclass(frozen=True)
 class Resize:
-    """A wish for a size; `short` alone keeps the aspect, otherwise `width` x `height`.
+    """A wish for a size; `short` alone keeps the aspect, otherwise `width` x `height`, stretched or, with `crop`, the
+    centre of a picture that is scaled to cover it.
 
     Never enlarges unless `enlarge`. Shrinking averages areas, enlarging is bicubic.
     """
@@ -22,17 +23,20 @@ class Resize:
     width: int | None = None
     height: int | None = None
     enlarge: bool = False
+    crop: bool = False
 
     @classmethod
     def parse(cls, text: str, enlarge: bool = False) -> Resize:
-        """Resize of "N" or "WxH"; UsageError otherwise."""
-        found = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", text.strip())
-        sides = [int(n) for n in found.groups() if n] if found else []
+        """Resize of "N", "WxH" or "WxH:crop"; UsageError otherwise."""
+        found = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5})(:crop)?)?", text.strip())
+        sides = [int(n) for n in found.groups()[:2] if n] if found else []
         if not sides or not all(1 <= n <= LARGEST_SIDE for n in sides):
-            raise UsageError(f"size {text!r} is not N or WxH with sides of 1 to {LARGEST_SIDE}; e.g. 256 or 640x360")
+            raise UsageError(
+                f"size {text!r} is not N, WxH or WxH:crop with sides of 1 to {LARGEST_SIDE}; e.g. 256 or 640x360"
+            )
         if len(sides) == 1:
             return cls(short=sides[0], enlarge=enlarge)
-        return cls(width=sides[0], height=sides[1], enlarge=enlarge)
+        return cls(width=sides[0], height=sides[1], enlarge=enlarge, crop=bool(found and found[3]))
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) that upright frames of width x height get."""
@@ -42,6 +46,16 @@ class Resize:
         if self.enlarge:
             return self.width, self.height
         return min(self.width, width), min(self.height, height)
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """The size before the centre is cut out; without `crop` that of the result."""
+        if not self.crop:
+            return self.size(width, height)
+        assert self.width is not None and self.height is not None
+        scale = max(Fraction(self.width, width), Fraction(self.height, height))
+        if scale > 1 and not self.enlarge:
+            return width, height
+        return max(self.width, round(width * scale)), max(self.height, round(height * scale))
 
     def _by_short_side(self, width: int, height: int) -> tuple[int, int]:
         assert self.short is not None

@@ -162,10 +162,11 @@ class VideoReader:
         self._orientation = Orientation.of_frame(first)
         self._stored_size = first.width, first.height
         source_width, source_height = self._orientation.size(first.width, first.height)
-        width, height = source_width, source_height
+        width, height = scaled = source_width, source_height
         if self._resize:
             width, height = self._resize.size(width, height)
-            check_size(self.path, width, height, self._max_pixels)
+            scaled = self._resize.scaled(source_width, source_height)
+            check_size(self.path, *scaled, self._max_pixels)
         rate = self._nominal_rate()
         self._step = 1 / (rate or ASSUMED_RATE) / self._base
         self._timed = first.pts is not None
@@ -185,7 +186,7 @@ class VideoReader:
             frames_hint=self._frames_hint(rate), duration_hint=self._duration_hint(),
             audio_streams=tuple(_audio_words(s) for s in self._audio_streams),
         )
-        self._to_rgb = ToRgb(tags, *self._orientation.size(width, height))
+        self._to_rgb = ToRgb(tags, *self._orientation.size(*scaled))
         self._note_oddities(first)
 
     def _last_shown(self, pts: int) -> int | None:
@@ -210,7 +211,7 @@ class VideoReader:
             aspect = Fraction(1)
         if self._orientation.transpose:
             aspect = 1 / aspect
-        if self._resize and self._resize.short is None:
+        if self._resize and self._resize.short is None and not self._resize.crop:
             aspect *= Fraction(source_width * height, source_height * width)
         return aspect.limit_denominator(10_000) or Fraction(1)
 
@@ -346,7 +347,14 @@ class VideoReader:
             raise SourceError(f"{str(self.path)!r}: cannot convert {frame.format.name}: {reason(error)}") from error
         if self._to_rgb.saw_transparency:
             self._note("has transparency; shown over black")
-        return self._orientation.apply(pixels)
+        return self._centre(self._orientation.apply(pixels))
+
+    def _centre(self, pixels: Pixels) -> Pixels:
+        """What --resize WxH:crop keeps of a scaled picture; without it all."""
+        top, left = (pixels.shape[0] - self.info.height) // 2, (pixels.shape[1] - self.info.width) // 2
+        if not top and not left and pixels.shape[:2] == (self.info.height, self.info.width):
+            return pixels
+        return np.ascontiguousarray(pixels[top : top + self.info.height, left : left + self.info.width])
 
     def _check_whole(self) -> None:
         """After the last frame: was there damage, or less than announced?"""
