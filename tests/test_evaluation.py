@@ -106,6 +106,18 @@ def test_a_codec_gives_all_frames_back_in_their_colours(codec: str, tmp_path: Pa
     assert found[0][0] > found[1][0] and found[0][1] > found[1][1] and found[0][1] > 35
 
 
+@pytest.mark.parametrize("codec", list(ENCODERS))
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_and_equal_frames_come_back(codec: str, count: int, tmp_path: Path) -> None:
+    """Two equal frames of x265 once made a decoder with threads wait for ever."""
+    options = OrdinaryOptions(codec=codec, crf=35, preset={"svtav1": "8", "vp9": "4"}.get(codec, "veryfast"))
+    with OrdinaryWriter(tmp_path / "packets", options, 128, 72, None) as writer:
+        for _ in range(count):
+            writer.write(np.full((72, 128, 3), 90, np.uint8))
+        writer.finish()
+    assert len(list(read_ordinary(tmp_path / "packets", writer))) == count
+
+
 def test_settings_written_as_text_do_not_count() -> None:
     nal = {name: b"\0\0\0\1" + bytes([kind, 5 if kind == 6 else 0]) + name.encode() * 9
            for name, kind in (("sps", 0x67), ("settings", 6), ("idr", 0x65))}  # fmt: skip

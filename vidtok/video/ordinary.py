@@ -156,7 +156,8 @@ class OrdinaryWriter:
 def read_ordinary(path: Path, writer: OrdinaryWriter) -> Iterator[Pixels]:
     """The frames (H, W, 3) of what `writer` wrote, in order of showing."""
     context: Any = av.CodecContext.create(ENCODERS[writer.options.codec].decoder, "r")
-    context.thread_type = "AUTO"
+    # PyAV frees a decoder while holding Python's lock; a thread of the decoder that logs just then would wait for ever
+    context.thread_type, context.thread_count = "NONE", 1
     to_rgb = ToRgb(ColourTags(matrix=1, range=1, primaries=1, transfer=1), writer.width, writer.height)
     with open(path, "rb") as file:
         for size in [*writer.packet_bytes, 0]:
