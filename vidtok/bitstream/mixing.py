@@ -191,7 +191,10 @@ def compiled() -> Callable[..., int] | None:
         import numba
     except ImportError:
         return None
-    fast: Callable[..., int] = numba.njit(cache=True)(run)
+    try:
+        fast: Callable[..., int] = numba.njit(cache=True)(run)
+    except RuntimeError:  # nowhere to keep what was compiled, such as a read-only installation: compile in each process
+        fast = numba.njit(run)
     return fast
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av import library_versions as av_libraries
 
 from vidtok.errors import UsageError, VidtokError
 from vidtok.video.colour import ToRgb
@@ -33,7 +34,7 @@ SEI, USER_DATA = 6, 5  # H.264: NAL type and payload type of x264's settings
 class Encoder:
     """How PyAV knows a codec."""
 
-    library: str
+    ffmpeg_name: str
     decoder: str
     preset: str  # the default one
     highest_crf: int = 51
@@ -56,12 +57,12 @@ class Vp9(Encoder):
 
 
 ENCODERS: dict[str, Encoder] = {
-    "x264": Encoder(library="libx264", decoder="h264", preset="medium"),
-    "x265": X265(library="libx265", decoder="hevc", preset="medium"),
+    "x264": Encoder(ffmpeg_name="libx264", decoder="h264", preset="medium"),
+    "x265": X265(ffmpeg_name="libx265", decoder="hevc", preset="medium"),
     "svtav1": Encoder(
-        library="libsvtav1", decoder="libdav1d", preset="6", highest_crf=63, full_chroma=False, smallest=64
+        ffmpeg_name="libsvtav1", decoder="libdav1d", preset="6", highest_crf=63, full_chroma=False, smallest=64
     ),
-    "vp9": Vp9(library="libvpx-vp9", decoder="vp9", preset="2", highest_crf=63),
+    "vp9": Vp9(ffmpeg_name="libvpx-vp9", decoder="vp9", preset="2", highest_crf=63),
 }
 
 
@@ -94,7 +95,7 @@ class OrdinaryWriter:
         rate = rate or Fraction(25)
         os.environ.setdefault("SVT_LOG", "1")  # else it writes a page to stderr
         try:
-            context: Any = av.CodecContext.create(encoder.library, "w")
+            context: Any = av.CodecContext.create(encoder.ffmpeg_name, "w")
             context.width, context.height = width, height
             context.pix_fmt = "yuv444p" if odd or options.chroma444 else "yuv420p"
             context.framerate, context.time_base = rate, 1 / rate
@@ -168,7 +169,7 @@ def read_ordinary(path: Path, writer: OrdinaryWriter) -> Iterator[Pixels]:
 
 def library_versions() -> dict[str, str]:
     """Of PyAV and the FFmpeg in it."""
-    return {"av": av.__version__, "libavcodec": ".".join(str(n) for n in av.library_versions["libavcodec"])}
+    return {"av": av.__version__, "libavcodec": ".".join(str(n) for n in av_libraries["libavcodec"])}
 
 
 def without_settings(data: bytes) -> bytes:
