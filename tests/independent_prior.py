@@ -44,7 +44,7 @@ def near(number):
 
 
 def value(total):
-    return max(0, min(127, total >> 6))
+    return max(0, min(127, total >> 7))
 
 
 class Lanes:
@@ -161,7 +161,7 @@ class Prior:
                         hidden = [value(v) for v in sums[cell][k * size : (k + 1) * size]]
                         rows = range(self.starts[k], self.starts[k] + n)
                         tell = [T["tell_bias"][r] + dot(T["tell"][r], hidden) for r in rows]
-                        tables.append(shares([v >> 6 for v in tell]))
+                        tables.append(shares([v >> 7 for v in tell]))
                     chosen = stream.take(tables) if n > 1 else [0] * len(cells)
                     for cell, s in zip(cells, chosen, strict=True):
                         got[cell].append(s)
@@ -170,7 +170,8 @@ class Prior:
                             sums[cell][i] += row[i]
                 for cell in cells:
                     embedded[cell] = self.embed(got[cell])
-            whole = {cell: [*before.get(cell, [0] * self.c["state"])[: self.c["state"]], *embedded[cell]] for cell in got}
+            blank = [0] * self.c["state"]
+            whole = {cell: [*before.get(cell, blank)[: len(blank)], *embedded[cell]] for cell in got}
             before = {}
             for y, x in whole:
                 total = list(T["remember_stage"][number])

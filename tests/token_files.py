@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import replace
 from fractions import Fraction
@@ -10,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from vidtok.bitstream import priors
-from vidtok.bitstream.header import Audio, Colour, TokenHeader
 from vidtok.bitstream.adaptive import to_ids
+from vidtok.bitstream.header import Audio, Colour, TokenHeader
 from vidtok.bitstream.layout import Layout
 from vidtok.bitstream.network import Network, PriorConfig
 from vidtok.bitstream.prior import Course
@@ -51,7 +52,7 @@ PRIOR = PriorConfig(
 PRIOR_MODEL = "fedcba9876543210" * 4  # the id of the model that it is for
 
 
-def prior_tensors(config: PriorConfig, seed: int = 0, weight: int = 40, bias: int = 2000) -> dict[str, np.ndarray]:
+def prior_tensors(config: PriorConfig, seed: int = 0, weight: int = 100, bias: int = 2000) -> dict[str, np.ndarray]:
     """Random tensors: most values end between their limits."""
     rng = np.random.default_rng(seed)
     limits = {np.int8: weight, np.int16: bias}
@@ -152,6 +153,7 @@ def prior_header(**changes: Any) -> TokenHeader:
     return make_header(**size | known | changes)
 
 
+@functools.cache
 def golden_files() -> dict[str, bytes]:
     """The files of tests/golden by name."""
     full = make_header(

@@ -22,7 +22,8 @@ on any BLAS with any number of threads. Who multiplies otherwise is found out wh
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 MAX = 127  # of values and weights
-SHIFT = 6  # sums become values by dividing by 2^SHIFT, rounded down
+SHIFT = 7  # sums become values by dividing by 2^SHIFT, rounded down
 EXACT = 1 << 24  # whole numbers below are exact in float32
 TILE = 1024  # cells whose surroundings are gathered at once
 MAX_LEVELS = 256  # of a symbol
@@ -169,9 +170,9 @@ class Network:
         check_products()
         self._t = {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
         starts = np.cumsum((0, *self.levels))
-        self._rows = [slice(int(a), int(b)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        self._rows = [slice(int(a), int(b)) for a, b in itertools.pairwise(starts)]
         taps = np.cumsum((0, *map(len, NEAR))) * config.embedding
-        self._near = [self._t["near"][a:b] for a, b in zip(taps[:-1], taps[1:], strict=True)]
+        self._near = [self._t["near"][a:b] for a, b in itertools.pairwise(taps)]
 
     # --- from ids to values ---------------------------------------------------------------------
 
@@ -282,11 +283,11 @@ def _check_sums(config: PriorConfig, tensors: Mapping[str, npt.NDArray[np.signed
 
 
 @functools.cache
-def check_products() -> None:
+def check_products(multiply: Callable[[Values, Values], Values] = np.matmul) -> None:
     """ModelError on a machine whose products of whole numbers in float32 are not exact below 2^24."""
     a = (np.arange(37 * 1032).reshape(37, 1032) * 7919 % 255 - MAX).astype(np.int64)
     b = (np.arange(1032 * 24).reshape(1032, 24) * 104729 % 255 - MAX).astype(np.int64)
     for left, right in ((a, b), (np.abs(a), np.full_like(b, MAX)), (a[:1], b), (a[:, :48], b[:48])):
-        found = left.astype(np.float32) @ right.astype(np.float32)
+        found = multiply(left.astype(np.float32), right.astype(np.float32))
         if not np.array_equal(found.astype(np.int64), left @ right):
             raise ModelError("matrix products of this machine's numpy are not exact; a learned prior cannot be used")

@@ -1,8 +1,8 @@
 """Learned priors on disk, found by content id: one safetensors file with the config in its metadata.
 
-The content id is the SHA-256 of the config and of every tensor's name, type, shape and little-endian bytes, in the order
-of their names; a token file carries it, so that the ids are only ever read with the prior that wrote them. Priors ship
-beside the models they are for, as NAME.prior.safetensors; more are looked for in the folders of $VIDTOK_PRIORS.
+The content id is the SHA-256 of the config and of every tensor's name, type, shape and little-endian bytes, in the
+order of their names; a token file carries it, so that ids are only ever read with the prior that they were written with.
+Priors ship beside the models they are for, as NAME.prior.safetensors; more are looked for in folders of $VIDTOK_PRIORS.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from vidtok.bitstream.network import Network, PriorConfig
 from vidtok.config import from_dict, to_dict
-from vidtok.errors import ModelError
+from vidtok.errors import ModelError, UnsupportedError
 
 BUILT_IN = Path(__file__).parent.parent / "models"
 FOLDERS = "VIDTOK_PRIORS"
@@ -111,11 +111,11 @@ def of_model(model_id: str | None) -> str | None:
 
 @functools.lru_cache(maxsize=4)
 def load(prior_id: str) -> Network:
-    """The prior of that content id. ModelError where it is not here, or damaged."""
+    """The prior of that content id. UnsupportedError where it is not here, ModelError where it is damaged."""
     for entry in known():
         if entry.prior_id == prior_id:
             return read(entry.path)
-    raise ModelError(
+    raise UnsupportedError(
         f"the ids are coded with prior {prior_id[:12]}, which is not here; a folder that holds its file can be named "
         f"in ${FOLDERS}"
     )

@@ -40,7 +40,7 @@ class Encoder:
         return symbols
 
     def information(self) -> int:
-        """Bits of all symbols, or a little less: logarithms are taken as straight between powers of two.
+        """Bits of all symbols, or a little more: logarithms are taken as straight between powers of two.
 
         Sums of such numbers are exact, so no machine finds another.
         """
