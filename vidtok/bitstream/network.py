@@ -176,7 +176,7 @@ class Network:
 
     # --- from ids to values ---------------------------------------------------------------------
 
-    def embed(self, symbols: Numbers) -> Values:
+    def embed(self, symbols: npt.NDArray[np.integer]) -> Values:
         """Symbols (..., n) -> (..., embedding)."""
         total = np.zeros((*symbols.shape[:-1], self.config.embedding), np.float32)
         for k, rows in enumerate(self._rows):

@@ -1,8 +1,8 @@
 """Learned priors on disk, found by content id: one safetensors file with the config in its metadata.
 
 The content id is the SHA-256 of the config and of every tensor's name, type, shape and little-endian bytes, in the
-order of their names; a token file carries it, so that ids are only ever read with the prior that they were written with.
-Priors ship beside the models they are for, as NAME.prior.safetensors; more are looked for in folders of $VIDTOK_PRIORS.
+order of their names; a token file carries it, so that ids are only ever read with the prior that wrote them. Priors
+ship beside the models they are for, as NAME.prior.safetensors; more are looked for in the folders of $VIDTOK_PRIORS.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from vidtok.training.distributed import is_first
 def run(config_path: str | Path, overrides: Sequence[str] = (), **options: Any) -> Path:
     """Train what the TOML file describes, a tokenizer or (`kind = "prior"`) a prior; returns its file."""
     values = apply_overrides(load_toml(Path(config_path)), overrides)
-    return (prior if values.get("kind") == "prior" else tokenizer).run(config_path, overrides, **options)
+    train = prior.run if values.get("kind") == "prior" else tokenizer.run
+    return train(config_path, overrides, **options)
 
 
 __all__ = ["is_first", "run"]

@@ -242,7 +242,7 @@ def validate(network: Network, config: PriorTrainConfig) -> dict[str, Any]:
                 counter = _Counter()
                 course.run(symbols[..., k, :], counter.code)
                 stages[k] += counter.bits
-        rows.append(stages / (data.symbols[0][..., 0, 0].size / data.stages))
+        rows.append(stages / data.symbols[0][..., 0, 0].size)
     return _bits(np.mean(rows, 0).tolist()) | {"files": len(rows)}
 
 

@@ -51,7 +51,7 @@ class QuantizedNetwork(nn.Module):
         fan |= {"mix": config.features, "spread": config.features}
         self.kinds = {name: kind for name, (kind, _) in config.shapes().items()}
         for name, (_, shape) in config.shapes().items():
-            spread = math.sqrt(2 / fan[name]) if name in fan else {"embed": 0.3, "tell": 0.05}.get(name, 0.0)
+            spread = math.sqrt(2 / fan[name]) if name in fan else {"embed": 0.3, "tell": 0.01}.get(name, 0.0)
             self.register_parameter(name, nn.Parameter(torch.randn(shape) * spread))
 
     def scale(self, name: str) -> float:
