@@ -85,6 +85,7 @@ class Decoder:
         self._words = np.frombuffer(body, "<u2", len(body) // 2).astype(np.int64)
         self._odd = bytes(body[len(body) // 2 * 2 :])
         self._place = 0
+        self._lanes = np.arange(self.lanes)
 
     def code(self, ends: Numbers, symbols: Numbers | None = None) -> Numbers:
         """The symbols of the next batch, as many as `ends` has columns."""
@@ -92,13 +93,13 @@ class Decoder:
         found = np.empty(count, np.int64)
         for start in range(0, count, self.lanes):
             part = ends[:, start : start + self.lanes]
-            places = np.arange(part.shape[1])
+            places = self._lanes[: part.shape[1]]
             x = self._states[: len(places)]
             slot = x & 0xFFFF
             symbol = (part[1:] <= slot).sum(0)
             low = part[symbol, places]
             x = (part[symbol + 1, places] - low) * (x >> 16) + slot - low
-            small = np.flatnonzero(x < LOWEST)
+            small = (x < LOWEST).nonzero()[0]
             if small.size:
                 words = self._words[self._place : self._place + small.size]
                 if len(words) < small.size:
