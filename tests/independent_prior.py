@@ -89,7 +89,9 @@ class Prior:
     def __init__(self, config, tensors, first):
         self.c, self.t, self.first = config, tensors, first
         self.levels = joint_levels(config["digits"], config["joint"])
-        self.starts = [sum(self.levels[:k]) for k in range(len(self.levels) + 1)]
+        rows = [n if k == 0 else n * self.levels[0] for k, n in enumerate(self.levels)]
+        self.starts = [sum(self.levels[:k]) for k in range(len(self.levels))]
+        self.tables = [sum(rows[:k]) for k in range(len(rows))]
         self.memory = None
 
     def symbols_of(self, number):
@@ -105,8 +107,11 @@ class Prior:
             number = number * n + s
         return number
 
+    def row(self, name, k, symbols):
+        return self.t[name][self.tables[k] + symbols[k] + (symbols[0] * self.levels[k] if k else 0)]
+
     def embed(self, symbols):
-        rows = [self.t["embed"][start + s] for start, s in zip(self.starts, symbols, strict=False)]
+        rows = [self.row("embed", k, symbols) for k in range(len(symbols))]
         return [max(0, min(127, sum(column))) for column in zip(*rows, strict=True)]
 
     def surroundings(self, plane, y, x):
@@ -152,22 +157,25 @@ class Prior:
                         tap += len(there)
                     mixed = list(T["mix_bias"])
                     add(mixed, [value(v) for v in known], T["mix"])
-                    sums[y, x] = list(T["spread_bias"])
-                    add(sums[y, x], [value(v) for v in mixed], T["spread"])
+                    sums[y, x] = [value(v) for v in mixed]
                     got[y, x] = []
                 for k, n in enumerate(self.levels):
                     tables = []
                     for cell in cells:
-                        hidden = [value(v) for v in sums[cell][k * size : (k + 1) * size]]
+                        if k == 0:
+                            first = list(T["first_bias"])
+                            add(first, sums[cell], T["first"])
+                        hidden = [value(v) for v in (sums[cell][(k - 1) * size : k * size] if k else first)]
                         rows = range(self.starts[k], self.starts[k] + n)
                         tell = [T["tell_bias"][r] + dot(T["tell"][r], hidden) for r in rows]
                         tables.append(shares([v >> 7 for v in tell]))
                     chosen = stream.take(tables) if n > 1 else [0] * len(cells)
                     for cell, s in zip(cells, chosen, strict=True):
                         got[cell].append(s)
-                        row = T["before"][self.starts[k] + s]
-                        for i in range((k + 1) * size, len(row)):
-                            sums[cell][i] += row[i]
+                        if k == 0:
+                            values, sums[cell] = sums[cell], [0] * (size * (len(self.levels) - 1))
+                            add(sums[cell], values, T["others"][s * len(values) : (s + 1) * len(values)])
+                        sums[cell] = [a + b for a, b in zip(sums[cell], self.row("before", k, got[cell]), strict=True)]
                 for cell in cells:
                     embedded[cell] = self.embed(got[cell])
             blank = [0] * self.c["state"]

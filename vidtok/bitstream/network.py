@@ -5,7 +5,7 @@
                                                          |
                                             features --> mix --> for each symbol: hidden --> frequencies
                                                                    ^
-                                             symbols before it ----+
+                                             symbols before it ----+  the first one chooses the weights
 
 The cells of a latent frame are told in four passes, over the four sub-lattices of its 2 x 2 blocks, each given those
 before (M2T, Mentzer et al. 2023, arXiv 2304.07313, shows that a fixed schedule of few passes does well):
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,12 +97,18 @@ class PriorConfig:
         """Where the symbols are in an id."""
         return parts(self.vocabulary, self.levels)
 
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """How many rows each symbol has in tables: one for each level, and together with each level of the first."""
+        first, *others = self.levels
+        return (first, *(first * n for n in others))
+
     def shapes(self) -> dict[str, tuple[type[np.signedinteger], tuple[int, ...]]]:
         """Type and shape of each tensor."""
-        levels, n = sum(self.levels), len(self.levels)
-        both, wide = self.state + self.embedding, n * self.hidden
+        levels, rows = sum(self.levels), sum(self.rows)
+        both, wide = self.state + self.embedding, (len(self.levels) - 1) * self.hidden
         found: dict[str, tuple[type[np.signedinteger], tuple[int, ...]]] = {
-            "embed": (np.int16, (levels, self.embedding)),
+            "embed": (np.int16, (rows, self.embedding)),
             "remember": (np.int8, (9 * both, self.state)),
             "remember_stage": (np.int16, (self.stages, self.state)),
             "known": (np.int8, (9 * both, self.features)),
@@ -114,9 +120,10 @@ class PriorConfig:
             "near": (np.int8, (sum(map(len, NEAR)) * self.embedding, self.features)),
             "mix": (np.int8, (self.features, self.features)),
             "mix_bias": (np.int16, (self.features,)),
-            "spread": (np.int8, (self.features, wide)),
-            "spread_bias": (np.int16, (wide,)),
-            "before": (np.int16, (levels, wide)),
+            "first": (np.int8, (self.features, self.hidden)),
+            "first_bias": (np.int16, (self.hidden,)),
+            "others": (np.int8, (self.levels[0] * self.features, wide)),
+            "before": (np.int16, (rows, wide)),
             "tell": (np.int8, (levels, self.hidden)),
             "tell_bias": (np.int16, (levels,)),
         }
@@ -169,8 +176,7 @@ class Network:
         _check_sums(config, tensors)
         check_products()
         self._t = {name: np.ascontiguousarray(t, np.float32) for name, t in tensors.items()}
-        starts = np.cumsum((0, *self.levels))
-        self._rows = [slice(int(a), int(b)) for a, b in itertools.pairwise(starts)]
+        self._levels, self._rows = slices(self.levels), slices(config.rows)
         taps = np.cumsum((0, *map(len, NEAR))) * config.embedding
         self._near = [self._t["near"][a:b] for a, b in itertools.pairwise(taps)]
 
@@ -179,9 +185,15 @@ class Network:
     def embed(self, symbols: npt.NDArray[np.integer]) -> Values:
         """Symbols (..., n) -> (..., embedding)."""
         total = np.zeros((*symbols.shape[:-1], self.config.embedding), np.float32)
-        for k, rows in enumerate(self._rows):
-            total += self._t["embed"][rows][symbols[..., k]]
+        for k in range(len(self.levels)):
+            total += self.rows("embed", k, symbols[..., 0], symbols[..., k])
         return np.clip(total, 0, MAX, out=total)
+
+    def rows(self, name: str, k: int, first: npt.NDArray[np.integer], own: npt.NDArray[np.integer]) -> Values:
+        """Of a table: those of the k-th symbols of ids whose first symbols are `first`."""
+        at = own if k == 0 else first.astype(np.int64) * self.levels[k] + own
+        found: Values = self._t[name][self._rows[k]][at]
+        return found
 
     def blank(self, height: int, width: int) -> Bytes:
         """What is remembered before the first latent frame, (h, w, state + embedding)."""
@@ -210,8 +222,8 @@ class Network:
         sums += bias + self._t["known_first"][0] if first else bias
         return sums
 
-    def features(self, known: Values, around: Values, number: int) -> Values:
-        """Sums (n, symbols * hidden) of the cells of pass `number`; `around`: embedded ids (h + 2, w + 2, embedding).
+    def cells(self, known: Values, around: Values, number: int) -> Cells:
+        """The n cells of pass `number`; `around`: embedded ids (h + 2, w + 2, embedding).
 
         Their border is 0, and so are ids that are not known.
         """
@@ -226,22 +238,57 @@ class Network:
                 top, left = y + dy + 1, x + dx + 1
                 taps[..., k * size : (k + 1) * size] = around[top : top + 2 * h : 2, left : left + 2 * w : 2]
             sums += taps.reshape(h * w, -1) @ self._near[number]
-        mixed = squash(squash(sums) @ self._t["mix"] + self._t["mix_bias"])
-        spread: Values = mixed @ self._t["spread"] + self._t["spread_bias"]
-        return spread
+        return Cells(self, squash(squash(sums) @ self._t["mix"] + self._t["mix_bias"]))
 
-    def shares(self, features: Values, k: int) -> Numbers:
-        """Where the levels of symbol k start, see `shares`, from sums that know the symbols before."""
-        hidden = squash(features[:, k * self.config.hidden : (k + 1) * self.config.hidden].copy())
-        rows = self._rows[k]
-        logits = self._t["tell"][rows] @ hidden.T + self._t["tell_bias"][rows, None]
+    def first_sums(self, mixed: Values) -> Values:
+        """(n, hidden) of first symbols, from values (n, features)."""
+        sums: Values = mixed @ self._t["first"] + self._t["first_bias"]
+        return sums
+
+    def other_sums(self, mixed: Values, first: Numbers) -> Values:
+        """(n, symbols after the first * hidden), by the weights that first symbols (n) choose."""
+        sums = self.rows("before", 0, first, first)
+        order = np.argsort(first, kind="stable")
+        for chosen in np.split(order, np.flatnonzero(np.diff(first[order])) + 1):
+            row = int(first[chosen[0]]) * self.config.features
+            sums[chosen] += mixed[chosen] @ self._t["others"][row : row + self.config.features]
+        return sums
+
+    def shares(self, sums: Values, k: int) -> Numbers:
+        """Where the levels of symbol k start, see `shares`, from sums (n, hidden)."""
+        hidden, levels = squash(sums), self._levels[k]
+        logits = self._t["tell"][levels] @ hidden.T + self._t["tell_bias"][levels, None]
         logits *= 2.0**-SHIFT
         return shares(np.floor(logits, out=logits))
 
-    def tell(self, features: Values, k: int, symbols: Numbers) -> None:
-        """Let the symbols after the k-th know it; in place."""
-        after = (k + 1) * self.config.hidden
-        features[:, after:] += self._t["before"][self._rows[k], after:][symbols]
+
+class Cells:
+    """The cells of a pass, told symbol after symbol."""
+
+    def __init__(self, network: Network, mixed: Values) -> None:
+        self._network, self._mixed = network, mixed
+        self._first: Numbers = np.zeros(len(mixed), np.int64)
+        self._sums: Values = mixed[:, :0]  # of the symbols after the first
+
+    def shares(self, k: int) -> Numbers:
+        """Where the levels of symbol k start, (levels + 1, n), see `shares`; those before have been told."""
+        if k == 0:
+            return self._network.shares(self._network.first_sums(self._mixed), 0)
+        size = self._network.config.hidden
+        return self._network.shares(self._sums[:, (k - 1) * size : k * size].copy(), k)
+
+    def tell(self, k: int, symbols: Numbers) -> None:
+        """These are the k-th symbols (n)."""
+        if k == 0:
+            self._first, self._sums = symbols, self._network.other_sums(self._mixed, symbols)
+        else:
+            self._sums += self._network.rows("before", k, self._first, symbols)
+
+
+def slices(sizes: Sequence[int]) -> list[slice]:
+    """Of so many rows, one after the other."""
+    ends = list(itertools.accumulate(sizes))
+    return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
 def convolve(values: npt.NDArray[np.generic], weights: Values) -> Values:
@@ -268,18 +315,21 @@ def _check_sums(config: PriorConfig, tensors: Mapping[str, npt.NDArray[np.signed
     stage, phase = size["known_stage"].max(0), size["known_phase"].max(0)
     bias = stage + phase + size["known_first"][0] + size["known_pass"].max(0)
     weights = size["known"].sum(0) + size["below"].sum(0) + np.max([part.sum(0) for part in near], 0)
-    levels = np.split(size["before"], np.cumsum(config.levels)[:-1])
+    before = sum(size["before"][rows].max(0) for rows in slices(config.rows))
+    others = size["others"].reshape(config.levels[0], config.features, -1).sum(1).max(0)
     bounds = {
         "remember": size["remember"].sum(0) * MAX + size["remember_stage"].max(0),
         "known": weights * MAX + bias,
         "mix": size["mix"].sum(0) * MAX + size["mix_bias"],
-        "spread": size["spread"].sum(0) * MAX + size["spread_bias"] + sum(part.max(0) for part in levels),
+        "first": size["first"].sum(0) * MAX + size["first_bias"],
+        "others": others * MAX + before,
         "tell": size["tell"].sum(1) * MAX + size["tell_bias"],
-        "embed": sum(part.max(0) for part in np.split(size["embed"], np.cumsum(config.levels)[:-1])),
+        "embed": sum(size["embed"][rows].max(0) for rows in slices(config.rows)),
     }
     for name, bound in bounds.items():
-        if int(np.max(bound)) >= EXACT:
-            raise ModelError(f"the sums of a prior ({name}) may reach {int(np.max(bound))}; 2^24 is the limit")
+        most = int(np.max(bound, initial=0))
+        if most >= EXACT:
+            raise ModelError(f"the sums of a prior ({name}) may reach {most}; 2^24 is the limit")
 
 
 @functools.cache

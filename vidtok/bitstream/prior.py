@@ -53,11 +53,11 @@ class Course:
                 if not cells.size:
                     continue
                 flat = cells.reshape(-1, len(net.levels)).astype(np.int64)
-                features = net.features(known, around, number)
+                told = net.cells(known, around, number)
                 for k, levels in enumerate(net.levels):
                     if levels > 1:
-                        flat[:, k] = code(net.shares(features, k), flat[:, k])
-                    net.tell(features, k, flat[:, k])
+                        flat[:, k] = code(told.shares(k), flat[:, k])
+                    told.tell(k, flat[:, k])
                 cells[:] = flat.reshape(cells.shape)
                 around[y + 1 : h + 1 : 2, x + 1 : w + 1 : 2] = net.embed(cells)
             before = net.remember(before, around[1 : h + 1, 1 : w + 1], stage)

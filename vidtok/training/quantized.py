@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidtok.bitstream.network import MAX, NEAR, ORDER, SHIFT, PriorConfig
+from vidtok.bitstream.network import MAX, NEAR, ORDER, SHIFT, PriorConfig, slices
 
 UNIT = 64  # of values, per 1.0
 SUM = UNIT << SHIFT  # of sums of products, per 1.0
@@ -41,18 +41,27 @@ def squash(sums: Tensor) -> Tensor:
 
 
 class QuantizedNetwork(nn.Module):
-    """Parameters have the names and shapes of `PriorConfig.shapes`."""
+    """Parameters have the names and shapes of `PriorConfig.shapes`.
+
+    Where the first symbol chooses, `common` holds what all choices share; the parameters themselves are what is added.
+    """
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
         self.config, self.levels = config, config.levels
         both = config.state + config.embedding
         fan = {"remember": 9 * both, "known": 18 * both, "below": 18 * both, "near": 8 * config.embedding}
-        fan |= {"mix": config.features, "spread": config.features}
+        fan |= {"mix": config.features, "first": config.features, "others": config.features}
+        spread = {name: math.sqrt(2 / count) for name, count in fan.items()} | {"embed": 0.3, "tell": 0.01}
         self.kinds = {name: kind for name, (kind, _) in config.shapes().items()}
+        self.common = nn.ParameterDict()
         for name, (_, shape) in config.shapes().items():
-            spread = math.sqrt(2 / fan[name]) if name in fan else {"embed": 0.3, "tell": 0.01}.get(name, 0.0)
-            self.register_parameter(name, nn.Parameter(torch.randn(shape) * spread))
+            start = spread.get(name, 0.0)
+            if name in ("embed", "before", "others"):
+                rows = config.features if name == "others" else sum(self.levels)
+                self.common[name] = nn.Parameter(torch.randn(rows, shape[1]) * start)
+                start = 0.0
+            self.register_parameter(name, nn.Parameter(torch.randn(shape) * start))
 
     def scale(self, name: str) -> float:
         """Integers per 1.0 of a parameter."""
@@ -61,7 +70,13 @@ class QuantizedNetwork(nn.Module):
     def whole(self, name: str) -> Tensor:
         """A parameter as integers (float tensor)."""
         limit = LIMITS[self.kinds[name]]
-        return rounded(self.get_parameter(name) * self.scale(name)).clamp(-limit, limit)
+        parameter: Tensor = self.get_parameter(name)
+        if name == "others":
+            parameter = parameter + self.common[name].repeat(self.levels[0], 1)
+        elif name in self.common:
+            first, *others = self.common[name].split(self.levels)
+            parameter = parameter + torch.cat([first, *(table.repeat(self.levels[0], 1) for table in others)])
+        return rounded(parameter * self.scale(name)).clamp(-limit, limit)
 
     @torch.no_grad()
     def tensors(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
@@ -118,8 +133,13 @@ class QuantizedNetwork(nn.Module):
         return self._nats(known, embedded, symbols, whole), memory
 
     def _embed(self, symbols: Tensor, table: Tensor) -> Tensor:
-        offsets = torch.tensor([0, *self.levels[:-1]], device=symbols.device).cumsum(0)
-        return F.embedding(symbols.long() + offsets, table).sum(-2).clamp(0, MAX)
+        return F.embedding(self._rows(symbols.long()), table).sum(-2).clamp(0, MAX)
+
+    def _rows(self, symbols: Tensor) -> Tensor:
+        """Which rows of a table symbols (..., n) have."""
+        starts = torch.tensor([rows.start for rows in slices(self.config.rows)], device=symbols.device)
+        levels = torch.tensor([0, *self.levels[1:]], device=symbols.device)
+        return symbols + starts + levels * symbols[..., :1]
 
     def _nats(self, known: Tensor, embedded: Tensor, symbols: Tensor, whole: dict[str, Tensor]) -> Tensor:
         """Of all passes, from sums (B, T, h, w, F), embedded ids (B, T, h, w, E) and symbols (B, T, h, w, n)."""
@@ -137,22 +157,25 @@ class QuantizedNetwork(nn.Module):
                 sums = sums + torch.cat(taps, -1) @ whole["near"][tap : tap + rows]
                 tap += rows
             mixed = squash(squash(sums) @ whole["mix"] + whole["mix_bias"])
-            spread = mixed @ whole["spread"] + whole["spread_bias"]
-            nats[:, :, y::2, x::2] = self._tell(spread, symbols[:, :, y::2, x::2], whole)
+            own = symbols[:, :, y::2, x::2]
+            told = self._tell(mixed.flatten(0, -2), own.flatten(0, -2).long(), whole)
+            nats[:, :, y::2, x::2] = told.view(own.shape)
         return nats
 
-    def _tell(self, spread: Tensor, symbols: Tensor, whole: dict[str, Tensor]) -> Tensor:
-        """Nats (..., n) of symbols (..., n)."""
-        found, start, size = [], 0, self.config.hidden
-        for k, levels in enumerate(self.levels):
-            rows = slice(start, start + levels)
-            own = symbols[..., k].long()
-            hidden = squash(spread[..., k * size : (k + 1) * size])
-            logits = floored((hidden @ whole["tell"][rows].T + whole["tell_bias"][rows]) * 2.0**-SHIFT) / 16
-            found.append(F.cross_entropy(logits.flatten(0, -2), own.flatten(), reduction="none").view(own.shape))
-            after = torch.arange(spread.shape[-1], device=spread.device) >= (k + 1) * size
-            spread = spread + F.embedding(own, whole["before"][rows] * after)
-            start += levels
+    def _tell(self, mixed: Tensor, symbols: Tensor, whole: dict[str, Tensor]) -> Tensor:
+        """Nats (N, n) of symbols (N, n), from values (N, features)."""
+        order = symbols[:, 0].argsort(stable=True)
+        parts = torch.split(mixed[order], symbols[:, 0].bincount(minlength=self.levels[0]).tolist())
+        choices = torch.split(whole["others"], self.config.features)
+        sums = torch.cat([part @ choice for part, choice in zip(parts, choices, strict=True)])[order.argsort()]
+        first = mixed @ whole["first"] + whole["first_bias"]
+        rows, size = self._rows(symbols), self.config.hidden
+        found = []
+        for k, levels in enumerate(slices(self.levels)):
+            hidden = squash(sums[:, (k - 1) * size : k * size] if k else first)
+            logits = floored((hidden @ whole["tell"][levels].T + whole["tell_bias"][levels]) * 2.0**-SHIFT) / 16
+            found.append(F.cross_entropy(logits, symbols[:, k], reduction="none"))
+            sums = sums + F.embedding(rows[:, k], whole["before"])
         return torch.stack(found, -1)
 
 
