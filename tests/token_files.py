@@ -162,6 +162,7 @@ def golden_files() -> dict[str, bytes]:
         audio=Audio("nut", "aac 48000 Hz stereo"),
     )  # fmt: skip
     stages = make_header(codebooks=3, vocabulary=(16, 1000, 70000), digits=(), quality=3)
+    small: dict[str, Any] = {"grid_height": 5, "grid_width": 7, "width": 56, "height": 40}
     repeating: dict[str, Any] = {"grid_height": 3, "grid_width": 4, "width": 31, "height": 20, "chunk_latents": 8}
     return {
         "constant.vtok": make_file(make_header(), 19),
@@ -185,9 +186,8 @@ def golden_files() -> dict[str, bytes]:
             ),
             40,
         ),
-        "prior.vtok": make_file(prior_header(chunk_latents=3), 40, seed=1),
+        "prior.vtok": make_file(prior_header(chunk_latents=4), 25, seed=1),
         "prior_stages.vtok": make_file(
-            prior_header(codebooks=3, quality=3, grid_height=5, grid_width=7, width=56, height=40, segment_frames=20),
-            45,
+            prior_header(codebooks=2, quality=2, chunk_latents=3, segment_frames=17, **small), 21
         ),
     }
