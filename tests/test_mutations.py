@@ -178,7 +178,7 @@ def test_wrong_numbers_under_right_checksums(name: str, where: str) -> None:
 
     tracemalloc.start()
     try:
-        for _ in range(int(60 * SCALE / (4 if "prior" in name else 1))):
+        for _ in range(int(60 * SCALE / (8 if "prior" in name else 1))):
             mutant = mended(data, change, where)
             for recover in (False, True):
                 try:
