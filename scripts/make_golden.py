@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -18,12 +19,14 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent)]
 def main() -> None:
     """Every golden file, and the sha256 of its bytes and of its ids."""
     import numpy as np
-    from token_files import golden_files
+    from token_files import golden_files, prior_file
 
     from vidtok.bitstream.reader import TokenReader
 
     folder = TESTS / "golden"
     folder.mkdir(exist_ok=True)
+    (folder / "tiny.prior.safetensors").write_bytes(prior_file())
+    os.environ["VIDTOK_PRIORS"] = str(folder)
     digests = {}
     for name, data in sorted(golden_files().items()):
         (folder / name).write_bytes(data)

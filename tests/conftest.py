@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ["VIDTOK_PRIORS"] = str(ROOT / "tests" / "golden")  # the prior of golden files; children inherit it
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import lzma
 import sys
 import zlib
 from math import exp, log
+from pathlib import Path
 
 
 class Bytes:
@@ -55,7 +56,8 @@ def read_header(file):
     names = ("rule", "time_stride", "space_stride", "chunk_latents", "segment_frames", "look_back")
     head |= {name: layout.varint() for name in names}
     head["entropy"] = coding.varint()
-    assert head["rule"] == 0 and head["entropy"] in (0, 1, 2), "causal; raw, lzma and adaptive only"
+    assert head["rule"] == 0 and head["entropy"] in (0, 1, 2, 3), "causal; modes 0 to 3 only"
+    head["prior_id"] = coding.take(32).hex() if head["entropy"] == 3 else None
     if 4 in sections:
         head |= {"width": sections[4].varint(), "height": sections[4].varint()}
     head["clock"] = 5 in sections
@@ -167,10 +169,30 @@ def mixed(data, t, h, w, vocabulary, digits, below):
     return [sum((v << s) * u for v, (u, s, _, _) in zip(this, parts, strict=True)) for this in got]
 
 
+def find_prior(prior_id, first):
+    """One of the priors beside the golden files, for a chunk whose first latent frame has that number."""
+    from independent_prior import Prior, read_prior
+
+    for path in sorted((Path(__file__).parent / "golden").glob("*.prior.safetensors")):
+        if prior_id.encode() in path.read_bytes():
+            return Prior(*read_prior(path.read_bytes()), first)
+    raise AssertionError(f"no prior {prior_id}")
+
+
+def latents_before(header, number):
+    """Latent frames of the same segment before a chunk."""
+    frames, stride, each = header["segment_frames"], header["time_stride"], header["chunk_latents"]
+    if not frames:
+        return number * each
+    whole = 1 + -(-(frames - 1) // stride)
+    return number % -(-whole // each) * each
+
+
 def read_chunk(header, head, payload):
     number, flags, latents = head.varint(), head.varint(), head.varint()
     stages = [(head.varint(), head.u32(), head.u32()) for _ in header["vocabularies"]]
     pts, data, columns = [], Bytes(payload), []
+    course = find_prior(header["prior_id"], latents_before(header, number)) if header["prior_id"] else None
     if header["clock"]:
         frames, now, step = head.varint(), head.zigzag(), header["frame_step"]
         for i in range(frames):
@@ -186,10 +208,14 @@ def read_chunk(header, head, payload):
             same = k and (header["digits"][k - 1], header["vocabularies"][k - 1]) == (digits, vocabulary)
             below = columns[-1] if same else None
             ids = mixed(stored[1:], latents, header["h"], header["w"], vocabulary, digits, below)
+        elif course and stored[0] == 4:
+            ids = course.stage(latents, header["h"], header["w"], stream=stored[1:])
         elif header["entropy"]:
             ids = expand(stored, latents, header["h"], header["w"], vocabulary, width)
         else:
             ids = unpack(stored, latents * header["h"] * header["w"], vocabulary)
+        if course and stored[0] != 4:
+            course.stage(latents, header["h"], header["w"], ids)
         assert zlib.crc32(stored) == crc and max(ids) < vocabulary
         assert zlib.crc32(b"".join(i.to_bytes(width, "little") for i in ids)) == ids_crc
         columns.append(ids)

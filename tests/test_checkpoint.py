@@ -89,3 +89,13 @@ def test_every_alias_and_built_in_model_loads() -> None:
         model = checkpoint.load(name, device="cpu")
         assert checkpoint.describe(name).model_id == model.model_id
         assert checkpoint.describe(name).file_bytes <= 20 << 20
+
+
+def test_a_prior_beside_a_model_is_no_model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.safetensors").write_bytes(tiny_model.read_bytes())
+    (tmp_path / "one.prior.safetensors").write_bytes(b"")
+    monkeypatch.setattr(checkpoint, "BUILT_IN", tmp_path)
+    assert [entry.name for entry in checkpoint.list_models()] == ["one"]
+    assert checkpoint.find_model("one") == ("one", tmp_path / "one.safetensors")
+    with pytest.raises(UnknownNameError):
+        checkpoint.find_model("one.prior")

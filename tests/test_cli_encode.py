@@ -171,7 +171,7 @@ def test_killed_run_leaves_only_a_hidden_file_that_the_next_removes(
         (["encode", "CLIP", "--resize", "70000"], 2, "not a size"),
         (["encode", "CLIP", "--frames", "0"], 2, "range"),
         (["encode", "CLIP", "--max-pixels", "10"], 1, "--max-pixels"),
-        (["encode", "CLIP", "--entropy", "prior"], 2, "prior"),
+        (["encode", "CLIP", "--entropy", "prior"], 2, "no prior for ids of model 'tiny'"),
         (["encode", "CLIP", "--threads", "0"], 2, "range"),
         (["encode", "-"], 2, "must be a file"),
         (["encode"], 2, "no input"),

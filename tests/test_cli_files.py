@@ -83,7 +83,7 @@ def test_repack_raw_gives_the_same_bytes(run: Run, imported: Path, tmp_path: Pat
         (["import", "NPY", "-o", "x", "--vocabulary", "10"], 1, "vocabulary of 10"),
         (["import", "NPY", "-o", "x", "--vocabulary", "ten"], 2, "--vocabulary"),
         (["export", "FILE", "-o", "x.txt"], 2, ".npy"),
-        (["repack", "FILE", "-o", "x", "--entropy", "prior"], 1, "prior"),
+        (["repack", "FILE", "-o", "x", "--entropy", "prior"], 2, "no prior for ids of model"),
         (["models", "show", "defualt"], 2, "did you mean 'default'"),
         (["compare", "a.mp4"], 2, "'B'"),
         (["eval", "x", "--metric", "psnrr"], 2, "did you mean 'psnr'"),

@@ -166,7 +166,7 @@ def test_what_cannot_be_done_is_said(clip: Path, tiny_model: Path, tmp_path: Pat
     save_tokenizer(tmp_path / "other.safetensors", tokenizer, name="other")
     with pytest.raises(WrongModelError, match=r"'tiny'.*'other'"):
         decode_file(path, tmp_path / "x.mp4", DecodeOptions(model=tmp_path / "other.safetensors"))
-    for options in ({"entropy": "prior"}, {"entropy": "rar"}, {"audio": "loud"}, {"quality": 0}):
+    for options in ({"entropy": "rar"}, {"audio": "loud"}, {"quality": 0}):
         with pytest.raises(UsageError):
             EncodeOptions(**options)  # type: ignore[arg-type]
     assert not (tmp_path / "x.mp4").exists() and not list(tmp_path.glob(".*"))

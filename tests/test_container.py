@@ -292,10 +292,9 @@ def test_headers_that_make_no_sense(changes: dict[str, object], words: str) -> N
         make_header(**changes)
 
 
-@pytest.mark.parametrize("mode", ["prior"])
-def test_modes_not_built_yet_are_refused_by_name(mode: str) -> None:
-    with pytest.raises(UnsupportedError, match=f"{mode!r} is reserved"):
-        make_header(entropy=mode)
+def test_mode_prior_needs_a_prior() -> None:
+    with pytest.raises(FormatError, match="needs the id of a prior"):
+        make_header(entropy="prior")
 
 
 def test_the_future_is_refused_by_name() -> None:
@@ -319,7 +318,7 @@ def test_the_future_is_refused_by_name() -> None:
             with TokenReader(file, recover=True) as reader:
                 assert reader.header == make_header()
     coded = body.replace(b"\x07\x01\x00", b"\x07\x01\x03")
-    with pytest.raises(UnsupportedError, match="'prior' is reserved but not built"):
+    with pytest.raises(FormatError, match="needs the id of a prior"):
         TokenReader(changed(data[:13] + coded))
     with pytest.raises(UnsupportedError, match="entropy mode 9 is unknown"):
         TokenReader(changed(data[:13] + body.replace(b"\x07\x01\x00", b"\x07\x01\x09")))

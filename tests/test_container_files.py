@@ -29,7 +29,6 @@ from vidtok.errors import (
     OutputExistsError,
     SourceError,
     TruncatedError,
-    UnsupportedError,
     UsageError,
 )
 
@@ -357,7 +356,7 @@ def test_repack_refuses(tmp_path: Path) -> None:
     for quality in (0, 3):
         with pytest.raises(UsageError, match="holds qualities 1 to 2"):
             repack(io.BytesIO(staged), tmp_path / "a", quality=quality)
-    with pytest.raises(UnsupportedError, match="'prior' is reserved"):
+    with pytest.raises(UsageError, match="no prior for ids of model 'vidtok-1'"):
         repack(io.BytesIO(data), tmp_path / "a", entropy="prior")
     with pytest.raises(DamagedError, match="chunk 0"):
         repack(io.BytesIO(damaged(data, 0)), tmp_path / "a")

@@ -25,11 +25,12 @@ from vidtok.training.data import DataConfig, SourceConfig
 from vidtok.training.losses import LOSSES, QUANTIZER_TERMS, LossConfig
 from vidtok.training.optimizer import OptimizerConfig
 from vidtok.training.plan import Stage, TrainConfig, ValidationConfig
+from vidtok.training.prior import PriorData, PriorSizes, PriorTrainConfig
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 ORDER = ("encode", "decode", "info", "verify", "repack", "export", "import", "eval", "compare", "models")
-TRAINING = (ROOT / "docs" / "training.md").read_text()
+TRAINING, PRIORS = (ROOT / "docs" / "training.md").read_text().split("## Training a prior")
 SLOW = ("train", "bench")  # their own tests run them small
 
 
@@ -85,6 +86,16 @@ def test_the_page_on_training_has_every_key_with_its_default() -> None:
                 assert name in shown, f"{config.__name__}.{name}"
                 assert default is dataclasses.MISSING or name == "sources" or shown[name] == default, name
         assert set(shown) <= {field.name for field in dataclasses.fields(config)}
+
+
+def test_the_page_on_training_has_every_key_of_priors_with_its_default() -> None:
+    (page,) = (tomllib.loads(block) for block in re.findall(r"```toml\n(.*?)```", PRIORS, re.S))
+    tables = [(PriorTrainConfig, page), (PriorData, page["data"]), (PriorSizes, page["model"])]
+    for config, shown in tables:
+        assert set(shown) == {field.name for field in dataclasses.fields(config)}
+        for name, default in defaults(config).items():
+            assert default is dataclasses.MISSING or name in ("folders", "model", "optimizer") or shown[name] == default
+    assert page["optimizer"]["adam_rate"] == OptimizerConfig().adam_rate
 
 
 def test_the_page_on_training_has_the_backbones_and_every_name() -> None:

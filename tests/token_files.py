@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import replace
 from fractions import Fraction
@@ -9,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from vidtok.bitstream import priors
+from vidtok.bitstream.adaptive import to_ids
 from vidtok.bitstream.header import Audio, Colour, TokenHeader
+from vidtok.bitstream.layout import Layout
+from vidtok.bitstream.network import Network, PriorConfig
+from vidtok.bitstream.prior import Course
+from vidtok.bitstream.rans import TOTAL
 from vidtok.bitstream.writer import TokenWriter
 
 BASE: dict[str, Any] = {
@@ -36,7 +43,33 @@ BASE: dict[str, Any] = {
 def mode_of(name: str) -> str:
     """The entropy mode of a golden file."""
     word = name.replace("_", ".").split(".")[0]
-    return word if word in ("lzma", "adaptive") else "raw"
+    return word if word in ("lzma", "adaptive", "prior") else "raw"
+
+
+PRIOR = PriorConfig(
+    digits=(8, 5, 5, 5), stages=3, joint=32, period=4, embedding=6, state=5, features=8, hidden=4
+)
+PRIOR_MODEL = "fedcba9876543210" * 4  # the id of the model that it is for
+
+
+def prior_tensors(config: PriorConfig, seed: int = 0, weight: int = 100, bias: int = 2000) -> dict[str, np.ndarray]:
+    """Random tensors: most values end between their limits."""
+    rng = np.random.default_rng(seed)
+    limits = {np.int8: weight, np.int16: bias}
+    tensors = {
+        name: rng.integers(-limits[kind], limits[kind] + 1, shape).astype(kind)
+        for name, (kind, shape) in sorted(config.shapes().items())
+    }
+    tensors["embed"] //= bias // 60
+    return tensors
+
+
+def prior_file() -> bytes:
+    """A small prior with random weights, the one of tests/golden."""
+    return priors.to_bytes(PRIOR, prior_tensors(PRIOR), model_id=PRIOR_MODEL, description="random weights")
+
+
+PRIOR_ID = priors.content_id(PRIOR, prior_tensors(PRIOR))
 
 
 def make_header(**changes: Any) -> TokenHeader:
@@ -47,6 +80,8 @@ def make_header(**changes: Any) -> TokenHeader:
 def make_ids(header: TokenHeader, latents: int, seed: int = 0) -> np.ndarray:
     """Random ids that fit the header; in a mode that looks for repeats, mostly those of the latent frame before."""
     rng = np.random.default_rng(seed)
+    if header.entropy == "prior":
+        return sampled_ids(header, latents, rng)
     if header.entropy != "raw" and latents:
         plain = make_ids(replace(header, entropy="raw"), latents, seed)
         kept = rng.random((latents, header.grid_height, header.grid_width)) < 0.8
@@ -55,6 +90,26 @@ def make_ids(header: TokenHeader, latents: int, seed: int = 0) -> np.ndarray:
         return plain
     parts = [rng.integers(0, v, (latents, header.grid_height, header.grid_width)) for v in header.vocabularies]
     return np.stack(parts, -1) if header.codebooks else parts[0]
+
+
+def sampled_ids(header: TokenHeader, latents: int, rng: np.random.Generator) -> np.ndarray:
+    """Ids as the small prior expects them, all but an eighth."""
+    network, layout = Network(PRIOR, prior_tensors(PRIOR)), Layout(header)
+
+    def sample(ends: np.ndarray, symbols: np.ndarray) -> np.ndarray:
+        likely = (ends[1:] <= rng.integers(0, TOTAL, len(symbols))).sum(0)
+        return np.where(rng.random(len(symbols)) < 0.125, rng.integers(0, len(ends) - 1, len(symbols)), likely)
+
+    chunks = []
+    for number in range(layout.chunks(latents)):
+        count = layout.counts(number, latents, 0)[0]
+        course = Course(network, layout.latents_before(number))
+        symbols = np.zeros((header.stages, count, header.grid_height, header.grid_width, len(network.levels)), np.int64)
+        for stage in symbols:
+            course.run(stage, sample)
+        chunks.append([to_ids(stage, network.parts, "<i8") for stage in symbols])
+    ids = np.concatenate([np.stack(chunk, -1) for chunk in chunks])
+    return ids if header.codebooks else ids[..., 0]
 
 
 def make_pts(header: TokenHeader, frames: int, start: int = 7) -> list[int]:
@@ -91,6 +146,14 @@ class Pipe(io.RawIOBase):
         return self.inner.read(self.piece if size < 0 else min(size, self.piece))
 
 
+def prior_header(**changes: Any) -> TokenHeader:
+    """A header of ids that are coded with the small prior."""
+    size = {"grid_height": 6, "grid_width": 8, "width": 63, "height": 48}
+    known = {"entropy": "prior", "prior_id": PRIOR_ID, "model_id": PRIOR_MODEL}
+    return make_header(**size | known | changes)
+
+
+@functools.cache
 def golden_files() -> dict[str, bytes]:
     """The files of tests/golden by name."""
     full = make_header(
@@ -99,6 +162,7 @@ def golden_files() -> dict[str, bytes]:
         audio=Audio("nut", "aac 48000 Hz stereo"),
     )  # fmt: skip
     stages = make_header(codebooks=3, vocabulary=(16, 1000, 70000), digits=(), quality=3)
+    small: dict[str, Any] = {"grid_height": 5, "grid_width": 7, "width": 56, "height": 40}
     repeating: dict[str, Any] = {"grid_height": 3, "grid_width": 4, "width": 31, "height": 20, "chunk_latents": 8}
     return {
         "constant.vtok": make_file(make_header(), 19),
@@ -121,5 +185,9 @@ def golden_files() -> dict[str, bytes]:
                 entropy="adaptive", codebooks=3, vocabulary=2100, digits=(300, 7), quality=3, **repeating
             ),
             40,
+        ),
+        "prior.vtok": make_file(prior_header(chunk_latents=4), 25, seed=1),
+        "prior_stages.vtok": make_file(
+            prior_header(codebooks=2, quality=2, chunk_latents=3, segment_frames=17, **small), 21
         ),
     }

@@ -197,7 +197,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 def find_model(name: str | os.PathLike[str]) -> tuple[str, Path]:
     """(name, file) of a built-in name, an alias, a file, or a folder that holds `model.safetensors`."""
     text = os.fspath(name)
-    built_in = {path.stem: path for path in BUILT_IN.glob("*.safetensors")}
+    built_in = {path.stem: path for path in _built_in()}
     resolved = ALIASES.get(text, text)
     if resolved in built_in:
         return resolved, built_in[resolved]
@@ -213,7 +213,12 @@ def find_model(name: str | os.PathLike[str]) -> tuple[str, Path]:
 
 def list_models() -> list[ModelEntry]:
     """The built-in models. Reads metadata only; no torch."""
-    return [describe(path.stem) for path in sorted(BUILT_IN.glob("*.safetensors"))]
+    return [describe(path.stem) for path in _built_in()]
+
+
+def _built_in() -> list[Path]:
+    """The files of the built-in models; beside them stand those of their priors, as NAME.prior.safetensors."""
+    return sorted(path for path in BUILT_IN.glob("*.safetensors") if "." not in path.stem)
 
 
 def describe(name: str | os.PathLike[str]) -> ModelEntry:

@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidtok.bitstream import adaptive, lz
+from vidtok.bitstream import adaptive, lz, prior
 from vidtok.bitstream.bits import Ids, bits_for, pack, packed_bytes, unpack
 from vidtok.bitstream.header import FREE_IDS, TokenHeader, id_bytes
+from vidtok.bitstream.layout import Layout
 from vidtok.bitstream.records import ChunkHead, Stage
 from vidtok.errors import DamagedError, FormatError
 
@@ -27,10 +28,16 @@ class Part(NamedTuple):
     vocabulary: int
     digits: tuple[int, ...]  # () where they are unknown
     below: Ids | None  # ids of the stage below, where it has the same digits
+    course: prior.Course | None  # the chunk so far, in mode prior
 
     @property
     def dtype(self) -> str:
         return f"<u{id_bytes(self.vocabulary)}"
+
+    @property
+    def learned(self) -> prior.Course:
+        assert self.course
+        return self.course
 
 
 class Mode(NamedTuple):
@@ -60,6 +67,10 @@ MODES = {
             payload, part.shape, part.vocabulary, part.dtype, part.digits, part.below
         ),
     ),
+    "prior": Mode(
+        lambda ids, part: prior.squeeze(ids, part.learned),
+        lambda payload, part: prior.expand(payload, part.shape, part.dtype, part.learned),
+    ),
 }
 
 
@@ -69,15 +80,16 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
         raise FormatError(f"ids {int(ids.min())} to {int(ids.max())} are outside a vocabulary of {vocabulary}")
 
 
-def encode_stages(ids: np.ndarray, header: TokenHeader) -> tuple[tuple[Stage, ...], list[bytes]]:
-    """Checksums and stored bytes of each stage of ids (n, h, w[, K])."""
+def encode_stages(ids: np.ndarray, number: int, header: TokenHeader) -> tuple[tuple[Stage, ...], list[bytes]]:
+    """Checksums and stored bytes of each stage of ids (n, h, w[, K]), those of chunk `number`."""
+    course = _course(number, header)
     stages, payloads = [], []
     below: list[Ids] = []
     for k, vocabulary in enumerate(header.vocabularies):
         own = ids[..., k] if header.codebooks else ids
         check_ids(own, vocabulary)
         own = np.ascontiguousarray(own, dtype=f"<u{id_bytes(vocabulary)}")
-        payload = MODES[header.entropy].squeeze(own, _part(header, own.shape[0], below))
+        payload = MODES[header.entropy].squeeze(own, _part(header, own.shape[0], below, course))
         stages.append(Stage(len(payload), zlib.crc32(payload), zlib.crc32(own.data)))
         payloads.append(payload)
         below.append(own)
@@ -86,9 +98,10 @@ def encode_stages(ids: np.ndarray, header: TokenHeader) -> tuple[tuple[Stage, ..
 
 def decode_stages(payloads: Sequence[bytes | memoryview], head: ChunkHead, header: TokenHeader) -> Ids:
     """ids (n, h, w[, K]) of a chunk, uint16, 32 or 64; DamagedError if they are not those written."""
+    course = _course(head.number, header)
     found: list[Ids] = []
     for payload, stage in zip(payloads, head.stages, strict=True):
-        found.append(_decode_stage(payload, stage, head, header, _part(header, head.latents, found)))
+        found.append(_decode_stage(payload, stage, head, header, _part(header, head.latents, found, course)))
     if not header.codebooks:
         return found[0]
     ids = np.empty(header.grid_shape(head.latents), f"u{header.id_bytes}")
@@ -97,12 +110,30 @@ def decode_stages(payloads: Sequence[bytes | memoryview], head: ChunkHead, heade
     return ids
 
 
-def _part(header: TokenHeader, latents: int, below: Sequence[Ids]) -> Part:
+def _course(number: int, header: TokenHeader) -> prior.Course | None:
+    """What mode prior keeps through the stages of chunk `number`; FormatError if the prior is for other ids."""
+    if header.entropy != "prior":
+        return None
+    from vidtok.bitstream import priors
+
+    assert header.prior_id
+    network = priors.load(header.prior_id)
+    config = network.config
+    kinds = {(header.vocabularies[k], header.stage_digits(k)) for k in range(header.stages)}
+    if kinds != {(config.vocabulary, config.digits)} or header.stages > config.stages:
+        raise FormatError(
+            f"prior {header.prior_id[:12]} is for up to {config.stages} stages of digits {list(config.digits)}; "
+            f"these ids are others"
+        )
+    return prior.Course(network, Layout(header).latents_before(number))
+
+
+def _part(header: TokenHeader, latents: int, below: Sequence[Ids], course: prior.Course | None) -> Part:
     """The stage after those that are known."""
     stage, shape = len(below), (latents, header.grid_height, header.grid_width)
     vocabulary, digits = header.vocabularies[stage], header.stage_digits(stage)
     same = stage and (header.vocabularies[stage - 1], header.stage_digits(stage - 1)) == (vocabulary, digits)
-    return Part(shape, vocabulary, digits, below[-1] if same else None)
+    return Part(shape, vocabulary, digits, below[-1] if same else None, course)
 
 
 def _decode_stage(

@@ -18,7 +18,6 @@ MAX_VOCABULARY = 1 << 62
 FREE_IDS = 1 << 24  # ids a chunk may hold beyond eight per payload byte (they cost nothing: vocabulary 1)
 
 ENTROPY = {"raw": 0, "lzma": 1, "adaptive": 2, "prior": 3}
-ENTROPY_BUILT = ("raw", "lzma", "adaptive")
 
 
 class Colour(NamedTuple):
@@ -192,11 +191,8 @@ def _check_names(header: TokenHeader) -> None:
             raise FormatError(f"{name} {value!r} is not 64 lower-case hex digits")
     if header.entropy not in ENTROPY:
         raise UnsupportedError(f"entropy mode {header.entropy!r} is unknown; known: {', '.join(ENTROPY)}")
-    if header.entropy not in ENTROPY_BUILT:
-        raise UnsupportedError(
-            f"entropy mode {header.entropy!r} is reserved but not built into this version; "
-            f"use {', '.join(ENTROPY_BUILT)}"
-        )
+    if header.entropy == "prior" and header.prior_id is None:
+        raise FormatError("entropy mode 'prior' needs the id of a prior")
     if (header.width is None) != (header.height is None):
         raise FormatError(f"width {header.width} and height {header.height}: give both or neither")
     if (header.source_width is None) != (header.source_height is None):

@@ -61,6 +61,10 @@ class Layout:
             frames=end - begin,
         )
 
+    def latents_before(self, chunk: int) -> int:
+        """Latent frames of the same segment before chunk number `chunk`."""
+        return (chunk % self.segment_chunks if self.header.segment_frames else chunk) * self.header.chunk_latents
+
     def chunk_of_latent(self, latent: int) -> int:
         """The chunk that holds latent frame `latent` of the whole video."""
         if not self.header.segment_frames:

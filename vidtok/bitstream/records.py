@@ -164,7 +164,7 @@ def parse_audio(data: bytes) -> tuple[int, int]:
 
 
 # ids that a byte of payload can stand for at most, by entropy mode: LZMA reaches some 7000 bytes a byte
-IDS_PER_BYTE = {"raw": 8, "lzma": 8192, "adaptive": 8192}
+IDS_PER_BYTE = {"raw": 8, "lzma": 8192, "adaptive": 8192, "prior": 8192}
 
 
 def check_chunk_size(head: ChunkHead, header: TokenHeader) -> None:

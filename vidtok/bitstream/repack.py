@@ -12,7 +12,24 @@ from vidtok.bitstream.reader import TokenReader
 from vidtok.bitstream.writer import TokenWriter
 from vidtok.errors import UsageError
 
-AUTO = "lzma"  # what `auto` means: never more than a byte a stage and chunk larger than any other mode that is built
+AUTO = "lzma"  # what `auto` means for ids of a model without a prior: quick, and needs nothing
+
+
+def choose_entropy(wanted: str, model_id: str | None, model_name: str = "") -> tuple[str, str | None]:
+    """(mode, id of the prior or None) for ids of a model; UsageError where `wanted` is prior and none is known."""
+    if wanted not in ("auto", "prior"):
+        return wanted, None
+    from vidtok.bitstream import priors
+
+    prior_id = priors.of_model(model_id)
+    if prior_id:
+        return "prior", prior_id
+    if wanted == "auto":
+        return AUTO, None
+    raise UsageError(
+        f"--entropy prior: no prior for ids of model {model_name!r} is known; ${priors.FOLDERS} can name a folder "
+        f"that holds one"
+    )
 
 
 def repack(
@@ -31,7 +48,7 @@ def repack(
     """
     reader = source if isinstance(source, TokenReader) else TokenReader(source)
     try:
-        header = repacked_header(reader.header, AUTO if entropy == "auto" else entropy, quality)
+        header = repacked_header(reader.header, entropy, quality)
         total = reader.latents if reader.seekable else None
         with TokenWriter(target, header, force=force) as sink:
             for chunk in reader.iter_chunks(on_audio=sink.write_audio):
@@ -48,9 +65,11 @@ def repack(
 
 
 def repacked_header(header: TokenHeader, entropy: str, quality: int | None) -> TokenHeader:
-    """The header of the new file; UsageError if it cannot have that quality."""
+    """The header of the new file; UsageError if it cannot have that quality or entropy mode."""
+    mode, prior_id = choose_entropy(entropy, header.model_id, header.model_name)
+    header = replace(header, entropy=mode, prior_id=prior_id)
     if quality is None or quality == header.quality:
-        return replace(header, entropy=entropy)
+        return header
     if header.quality is None:
         raise UsageError(f"quality {quality}: the model of this file has one rate only; leave --quality out")
     if not 1 <= quality <= header.quality or header.quality != header.codebooks:
@@ -65,4 +84,4 @@ def repacked_header(header: TokenHeader, entropy: str, quality: int | None) -> T
         "vocabulary": vocabulary,
         "digits": digits,
     }
-    return replace(header, entropy=entropy, **changed)
+    return replace(header, **changed)

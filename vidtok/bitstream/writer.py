@@ -173,7 +173,7 @@ class TokenWriter:
         number = len(self.index)
         if not self.layout.chunk_fits(number, latents, frames):
             raise UsageError(f"{frames} frames cannot be those of {latents} latent frames (chunk {number})")
-        stages, payloads = encode_stages(self._take(latents), self.header)
+        stages, payloads = encode_stages(self._take(latents), number, self.header)
         head = ChunkHead(number, latents, tuple(self._pts[:frames]), stages)
         check_chunk_size(head, self.header)
         del self._pts[:frames]

@@ -191,7 +191,7 @@ entropy = click.option(
     type=click.Choice(["raw", "lzma", "adaptive", "prior", "auto"]),
     default="auto",
     show_default=True,
-    help="How ids are stored; auto: lzma. adaptive is smaller and slow, less so with numba.",
+    help="How ids are stored; auto: prior where the model has one, else lzma. adaptive is slow, less so with numba.",
 )
 pixels = together(
     click.option(

@@ -1,4 +1,4 @@
-"""`vidtok train`: a tokenizer from a config file."""
+"""`vidtok train`: a tokenizer, or a prior for its ids, from a config file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from vidtok.cli import options as opt
 from vidtok.cli.output import Console, show
 
-SHOWN = ("loss", "psnr", "ms_ssim", "quality", "usage", "clips_per_second", "skipped_steps", "reason")
+SHOWN = ("loss", "bits_per_id", "psnr", "ms_ssim", "quality", "usage", "clips_per_second", "skipped_steps", "reason")
 
 
 @click.command("train", epilog=opt.epilog("vidtok train configs/tiny.toml --output runs/tiny"))
@@ -55,8 +55,9 @@ def train_command(console: Console, config: Path, overrides: tuple[str, ...], **
 
 def state(record: Mapping[str, Any]) -> str:
     """What stands beside the bar: 'loss 0.4123, 21.30 dB, 8.10 clips/s, left 0:12:30'; '-' where a number is bad."""
-    loss, psnr, speed = (show(record[name]) for name in ("loss", "psnr", "clips_per_second"))
-    return f"loss {loss}, {psnr} dB, {speed} clips/s, left {duration(record['seconds_left'])}"
+    words = {"loss": "loss {}", "psnr": "{} dB", "bits_per_id": "{} bits/id", "clips_per_second": "{} clips/s"}
+    found = [text.format(show(record[name])) for name, text in words.items() if name in record]
+    return ", ".join([*found, f"left {duration(record['seconds_left'])}"])
 
 
 def line(record: Mapping[str, Any], total: int) -> str:

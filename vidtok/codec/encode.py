@@ -19,7 +19,7 @@ import numpy as np
 
 from vidtok import checkpoint
 from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenWriter
-from vidtok.bitstream.repack import AUTO
+from vidtok.bitstream.repack import choose_entropy
 from vidtok.codec.options import EncodeOptions, EncodeReport, Progress, StrPath, Warn, choose_quality, set_threads
 from vidtok.errors import TooLargeError, UsageError
 from vidtok.model.model import Model
@@ -131,6 +131,7 @@ def make_header(model: Model, video: VideoReader, options: EncodeOptions, qualit
     info = video.info
     grid = model.geometry.grid(info.height, info.width)
     step = 1 / (info.rate * info.time_base) if info.rate else Fraction(0)
+    entropy, prior_id = choose_entropy(options.entropy, model.model_id, model.name)
     return TokenHeader(
         grid_height=grid[0],
         grid_width=grid[1],
@@ -147,7 +148,8 @@ def make_header(model: Model, video: VideoReader, options: EncodeOptions, qualit
         chunk_latents=CHUNK_LATENTS,
         segment_frames=options.segment_frames,
         look_back=model.look_back,
-        entropy=AUTO if options.entropy == "auto" else options.entropy,
+        entropy=entropy,
+        prior_id=prior_id,
         device=model.device.type,
         precision=model.precision,
         source_width=info.source_width,

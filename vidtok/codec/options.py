@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vidtok.bitstream.header import ENTROPY, ENTROPY_BUILT
+from vidtok.bitstream.header import ENTROPY
 from vidtok.errors import UnknownNameError, UsageError
 from vidtok.model.stream import Schedule
 from vidtok.model.tokenizer import ModelConfig
@@ -45,8 +45,6 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         if self.entropy not in ("auto", *ENTROPY):
             raise UnknownNameError("entropy mode", self.entropy, ["auto", *ENTROPY])
-        if self.entropy not in ("auto", *ENTROPY_BUILT):
-            raise UsageError(f"--entropy {self.entropy} is not built yet; {', '.join(ENTROPY_BUILT)} and auto are")
         if self.audio not in ("copy", "drop"):
             raise UnknownNameError("audio mode", self.audio, ["copy", "drop"])
         if self.quality is not None and self.quality < 1:

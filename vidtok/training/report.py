@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from vidtok.model.tokenizer import Tokenizer
 from vidtok.training.board import Board, fixed_clips
 from vidtok.training.distributed import World
 from vidtok.training.optimizer import schedule
+from vidtok.training.plan import TrainConfig
 from vidtok.training.state import Log, Run, save_best, save_model
 from vidtok.training.validate import validate
 
@@ -25,7 +27,7 @@ class Reporter:
 
     def __init__(
         self,
-        run: Run,
+        run: Run[TrainConfig, Tokenizer],
         folder: Path,
         world: World,
         videos: Sequence[Path],
@@ -77,7 +79,7 @@ class Reporter:
                 return
             if run.best is None or found["psnr"] > run.best:
                 run.best = found["psnr"]
-                save_best(self.folder, {"step": run.step} | found)
+                save_best(self.folder, run, {"step": run.step} | found)
             self._tell("validation", found)
         if self._board:
             self._board.pictures(model_file, self._shown, run.step, device)

@@ -11,39 +11,50 @@ best.json           its step and what validation said
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 import vidtok
-from vidtok.checkpoint import save_tokenizer, write_atomically
+from vidtok.checkpoint import write_atomically
 from vidtok.config import to_dict
 from vidtok.errors import ConfigError, ModelError
-from vidtok.model.tokenizer import Tokenizer
 from vidtok.training.distributed import World
 from vidtok.training.optimizer import Optimizer
-from vidtok.training.plan import TrainConfig
 
 FREE = ("save_every", "log_every", "validate_every", "validation", "tensorboard", "description", "max_bad_steps")
 
 
+class Plan(Protocol):
+    """What a config tells here; it is a dataclass, with a `model` inside."""
+
+    @property
+    def steps(self) -> int: ...
+
+
+C = TypeVar("C", bound=Plan)
+N = TypeVar("N", bound=nn.Module)
+
+
 @dataclass
-class Run:
+class Run(Generic[C, N]):
     """The networks, the optimizer and the numbers that a run consists of."""
 
-    config: TrainConfig
-    tokenizer: Tokenizer
-    averaged: Tokenizer
+    config: C
+    network: N
+    averaged: N
     optimizer: Optimizer
+    write: Callable[[Path], object]  # the averaged weights, as a model to use
+    suffix: str = ".safetensors"  # of such files
     step: int = 0  # steps done
     validated: int = -1  # the step that was validated last
-    best: float | None = None  # dB, of validation
+    best: float | None = None  # of validation: dB, or bits per id
     monitor: Mapping[str, Any] = field(default_factory=dict)
 
     def numbers(self, world: World) -> dict[str, Any]:
@@ -53,7 +64,7 @@ class Run:
             "steps": self.config.steps,
             "updates": self.optimizer.steps,
             "validated": self.validated,
-            "best_psnr": self.best,
+            "best": self.best,
             "monitor": self.monitor,
             "processes": world.size,
             "versions": {"vidtok": vidtok.__version__, "torch": torch.__version__},
@@ -61,14 +72,14 @@ class Run:
         }
 
 
-def save_run(folder: Path, run: Run, world: World) -> None:
+def save_run(folder: Path, run: Run[Any, Any], world: World) -> None:
     """Write `last` and `model`; all processes call it, the first writes."""
     random = world.gather(torch.get_rng_state())
     if world.device.type == "cuda":
         random += world.gather(torch.cuda.get_rng_state(world.device))
     if not world.first:
         return
-    tensors = {f"model.{k}": v for k, v in run.tokenizer.state_dict().items()}
+    tensors = {f"model.{k}": v for k, v in run.network.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in run.averaged.state_dict().items()}
     tensors |= {f"optimizer.{k}": v for k, v in run.optimizer.state_dict().items()}
     tensors |= {f"random.{i}": state for i, state in enumerate(random)}
@@ -79,20 +90,20 @@ def save_run(folder: Path, run: Run, world: World) -> None:
     save_model(folder, run)
 
 
-def save_model(folder: Path, run: Run) -> Path:
+def save_model(folder: Path, run: Run[Any, Any]) -> Path:
     """Write the averaged weights as a model; returns its file."""
-    path = folder / "model.safetensors"
-    save_tokenizer(path, run.averaged, name=run.config.name, description=run.config.description)
+    path = folder / f"model{run.suffix}"
+    run.write(path)
     return path
 
 
-def save_best(folder: Path, record: Mapping[str, Any]) -> None:
-    """Keep `model.safetensors` as the best."""
-    write_atomically(folder / "best.safetensors", (folder / "model.safetensors").read_bytes())
+def save_best(folder: Path, run: Run[Any, Any], record: Mapping[str, Any]) -> None:
+    """Keep the model that `save_model` wrote as the best."""
+    write_atomically(folder / f"best{run.suffix}", (folder / f"model{run.suffix}").read_bytes())
     write_atomically(folder / "best.json", json.dumps(record, indent=1).encode())
 
 
-def load_run(folder: Path, run: Run, world: World) -> list[str]:
+def load_run(folder: Path, run: Run[Any, Any], world: World) -> list[str]:
     """Restore what `save_run` wrote into `run` and torch's random state; returns what will not be as it was.
 
     ModelError where the file is damaged, ConfigError where it holds another model.
@@ -115,13 +126,14 @@ def load_run(folder: Path, run: Run, world: World) -> list[str]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
     try:
-        run.tokenizer.load_state_dict(part("model."))
+        run.network.load_state_dict(part("model."))
         run.averaged.load_state_dict(part("averaged."))
         run.optimizer.load_state_dict(part("optimizer."), numbers["updates"])
         _restore_random(part("random."), world, numbers["processes"])
     except (RuntimeError, KeyError) as exc:
         raise ModelError(f"{path} cannot be resumed: {exc}") from exc
-    run.step, run.validated, run.best = numbers["step"], numbers["validated"], numbers["best_psnr"]
+    run.step, run.validated = numbers["step"], numbers["validated"]
+    run.best = numbers.get("best", numbers.get("best_psnr"))  # runs of earlier versions have the second
     run.monitor = numbers["monitor"]
     names = [name for name in _differences(old, new) if name.split(".")[0] not in FREE]
     return names + (["processes"] if numbers["processes"] != world.size else [])
@@ -150,7 +162,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
 class Log:
     """JSON lines; on resuming, lines of steps that will be done again are dropped, and a torn last one."""
 
-    def __init__(self, path: Path, run: Run) -> None:
+    def __init__(self, path: Path, run: Run[Any, Any]) -> None:
         self.path = path
         kept = [line for line in _lines(path) if self._holds(json.loads(line), run)]
         write_atomically(path, "".join(line + "\n" for line in kept).encode())
@@ -160,7 +172,7 @@ class Log:
             file.write(json.dumps(record) + "\n")
 
     @staticmethod
-    def _holds(record: Mapping[str, Any], run: Run) -> bool:
+    def _holds(record: Mapping[str, Any], run: Run[Any, Any]) -> bool:
         done = run.validated if record.get("kind") == "validation" else run.step
         return bool(record["step"] <= done)
 

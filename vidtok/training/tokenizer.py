@@ -7,22 +7,21 @@ was stopped or killed and resumed gives the same losses, bit for bit on a CPU. `
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidtok.checkpoint import save_tokenizer
 from vidtok.errors import ConfigError
-from vidtok.model.tokenizer import build_tokenizer
+from vidtok.model.tokenizer import Tokenizer, build_tokenizer
 from vidtok.training.data import Loader
 from vidtok.training.distributed import World, joined
 from vidtok.training.initial import start_from_components
@@ -32,8 +31,10 @@ from vidtok.training.optimizer import Optimizer, schedule
 from vidtok.training.plan import TrainConfig, load_config
 from vidtok.training.report import Reporter
 from vidtok.training.state import Run, load_run, save_run
+from vidtok.training.stop import StopSignal
 from vidtok.training.validate import find_videos
 
+TokenizerRun = Run[TrainConfig, Tokenizer]
 Warn = Callable[[str], None]
 Progress = Callable[[dict[str, Any], int], None]
 
@@ -71,7 +72,7 @@ def train(
 ) -> Path:
     """The loop. ModelError when numbers are not finite `max_bad_steps` times in a row, when the loss diverges and when
     the ids collapse; the last checkpoint stays."""
-    with joined(device) as world, _StopSignal() as stop:
+    with joined(device) as world, StopSignal() as stop:
         warn = warn if world.first else _silent
         check_start(config, folder, world, resume)
         videos = find_videos(config.validation)
@@ -79,7 +80,7 @@ def train(
         largest = max(stage.size for stage in config.stages)
         loader = Loader(config.data, config.stage_at, config.seed, smallest=largest, warn=warn)
         run = _set_up(config, folder, world, loader, warn)
-        monitor, usage = Monitor(config, run.monitor), Usage(run.tokenizer.quantizer.digits, world.device)
+        monitor, usage = Monitor(config, run.monitor), Usage(run.network.quantizer.digits, world.device)
         clock, saved = _Clock(config), run.step
         batches = loader.batches(run.step, config.steps, rank=world.rank, world=world.size)
         sample = partial(_sample, config, loader)
@@ -138,9 +139,9 @@ class Step(NamedTuple):
         return float(world.mean(-10 * mse.log10().mean()))
 
 
-def take_step(run: Run, pixels: Tensor, quality: int | None, losses: Sequence[Term], world: World) -> Step:
+def take_step(run: TokenizerRun, pixels: Tensor, quality: int | None, losses: Sequence[Term], world: World) -> Step:
     """One update from uint8 clips (B, T, H, W, 3), this process's part of the batch; none if a number is not finite."""
-    config, tokenizer = run.config, run.tokenizer
+    config, tokenizer = run.config, run.network
     frames = pixels.float() / 127.5 - 1
     with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
         output = tokenizer(frames, quality)
@@ -179,7 +180,7 @@ def _sample(config: TrainConfig, loader: Loader) -> list[np.ndarray]:
     return list(loader.clips.batch(config.seed, 2**31 - 1, 4, stage.frames, stage.size).numpy())
 
 
-def _set_up(config: TrainConfig, folder: Path, world: World, loader: Loader, warn: Warn) -> Run:
+def _set_up(config: TrainConfig, folder: Path, world: World, loader: Loader, warn: Warn) -> TokenizerRun:
     """A new run, or the one in the folder where it was left."""
     torch.manual_seed(config.seed)
     tokenizer, averaged = build_tokenizer(config.model), build_tokenizer(config.model)
@@ -189,7 +190,8 @@ def _set_up(config: TrainConfig, folder: Path, world: World, loader: Loader, war
     averaged.load_state_dict(tokenizer.state_dict())
     tokenizer.to(world.device)
     averaged.to(world.device).requires_grad_(False)
-    run = Run(config, tokenizer, averaged, Optimizer(tokenizer.named_parameters(), config.optimizer))
+    write = partial(save_tokenizer, tokenizer=averaged, name=config.name, description=config.description)
+    run = Run(config, tokenizer, averaged, Optimizer(tokenizer.named_parameters(), config.optimizer), write)
     if resumed:
         if changed := load_run(folder, run, world):
             warn(
@@ -200,7 +202,7 @@ def _set_up(config: TrainConfig, folder: Path, world: World, loader: Loader, war
     return run
 
 
-def _freeze(run: Run) -> None:
+def _freeze(run: TokenizerRun) -> None:
     """In a stage that freezes the encoder only the decoder learns, from where the averaged weights are.
 
     What makes the ids starts the stage as the averaged model has it, so that the saved model's ids stay as they were.
@@ -209,7 +211,7 @@ def _freeze(run: Run) -> None:
     frozen = run.config.stages[stage].freeze_encoder
     begins = frozen and run.step == first and not (stage and run.config.stages[stage - 1].freeze_encoder)
     averages = dict(run.averaged.named_parameters())
-    for name, p in run.tokenizer.named_parameters():
+    for name, p in run.network.named_parameters():
         p.requires_grad_(not frozen or name.startswith("decoder."))
         if begins and not p.requires_grad:
             p.data.copy_(averages[name])
@@ -233,34 +235,6 @@ def _average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
 
 def _silent(_: str) -> None:
     """Nobody is told."""
-
-
-class _StopSignal:
-    """Notes SIGTERM and SIGINT, so that the loop ends after the step at hand with everything saved."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _StopSignal:
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
-        except ValueError:  # not in the main thread: whoever called decides
-            pass
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def check(self) -> bool:
-        return self.asked
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
 
 
 class _Clock:
