@@ -80,12 +80,22 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
         raise FormatError(f"ids {int(ids.min())} to {int(ids.max())} are outside a vocabulary of {vocabulary}")
 
 
+def stored_stages(ids: np.ndarray, header: TokenHeader) -> int:
+    """How many stages ids (n, h, w[, K]) hold, n above 0: those of the rest are -1. FormatError if only some are."""
+    if not header.varying:
+        return header.stages
+    count = int(np.count_nonzero(ids[0, 0, 0] >= 0))
+    if not count or int(ids[..., :count].min()) < 0 or (ids[..., count:] != -1).any():
+        raise FormatError("ids are -1 in all cells of the last stages of a segment, and nowhere else")
+    return count
+
+
 def encode_stages(ids: np.ndarray, number: int, header: TokenHeader) -> tuple[tuple[Stage, ...], list[bytes]]:
     """Checksums and stored bytes of each stage of ids (n, h, w[, K]), those of chunk `number`."""
     course = _course(number, header)
     stages, payloads = [], []
     below: list[Ids] = []
-    for k, vocabulary in enumerate(header.vocabularies):
+    for k, vocabulary in enumerate(header.vocabularies[: stored_stages(ids, header)]):
         own = ids[..., k] if header.codebooks else ids
         check_ids(own, vocabulary)
         own = np.ascontiguousarray(own, dtype=f"<u{id_bytes(vocabulary)}")
@@ -97,14 +107,14 @@ def encode_stages(ids: np.ndarray, number: int, header: TokenHeader) -> tuple[tu
 
 
 def decode_stages(payloads: Sequence[bytes | memoryview], head: ChunkHead, header: TokenHeader) -> Ids:
-    """ids (n, h, w[, K]) of a chunk, uint16, 32 or 64; DamagedError if they are not those written."""
+    """ids (n, h, w[, K]) of a chunk, of `header.id_type`; DamagedError if they are not those written."""
     course = _course(head.number, header)
     found: list[Ids] = []
     for payload, stage in zip(payloads, head.stages, strict=True):
         found.append(_decode_stage(payload, stage, head, header, _part(header, head.latents, found, course)))
     if not header.codebooks:
         return found[0]
-    ids = np.empty(header.grid_shape(head.latents), f"u{header.id_bytes}")
+    ids = np.full(header.grid_shape(head.latents), -1 if header.varying else 0, header.id_type)
     for k, own in enumerate(found):
         ids[..., k] = own
     return ids
@@ -151,4 +161,4 @@ def _decode_stage(
     return ids
 
 
-__all__ = ["FREE_IDS", "check_ids", "decode_stages", "encode_stages", "packed_bytes"]
+__all__ = ["FREE_IDS", "check_ids", "decode_stages", "encode_stages", "packed_bytes", "stored_stages"]
