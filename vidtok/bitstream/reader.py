@@ -225,6 +225,13 @@ class TokenReader:
             self._last = number, ids
         return self._last[1]
 
+    def read_head(self, number: int) -> ChunkHead:
+        """The head of one chunk, checked."""
+        try:
+            return self._chunk_head(number)
+        except FormatError as error:
+            raise _name_chunk(error, number) from None
+
     def read_payloads(self, number: int) -> tuple[ChunkHead, list[bytes]]:
         """Head and stored bytes per stage of one chunk, checksums of the bytes checked."""
         try:
@@ -286,10 +293,7 @@ class TokenReader:
             step = self.header.frame_step
             first = summary.first_pts + info.first_frame * step
             return range(first, first + info.frames * step, step)
-        try:
-            return self._chunk_head(number).pts
-        except FormatError as error:
-            raise _name_chunk(error, number) from None
+        return self.read_head(number).pts
 
     @property
     def pts(self) -> Sequence[int]:

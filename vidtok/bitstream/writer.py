@@ -80,6 +80,18 @@ class TokenWriter:
             self._waiting += shape[0]
         self._store(final=False)
 
+    def write_stored(self, head: ChunkHead, payloads: Sequence[bytes]) -> None:
+        """The next chunk as it was read (`read_payloads`) from a file of the same grid, layout and entropy mode.
+
+        Stages may be left out, the last ones first; nothing is coded anew.
+        """
+        self._check_open()
+        whole = self.layout.chunk_fits(head.number, head.latents, head.frames)
+        if self._waiting or self._pts or head.number != len(self.index) or not whole:
+            raise UsageError(f"chunk {head.number} cannot be stored where chunk {len(self.index)} is due")
+        self._clock.add(head.pts)
+        self._put_chunk(head, payloads)
+
     def write_audio(self, data: bytes) -> None:
         """A piece of the audio stream, of any size. It is stored after the last chunk."""
         self._check_open()

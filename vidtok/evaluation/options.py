@@ -64,7 +64,8 @@ class EvalOptions:
             "metrics": list(self.metrics),
             "dialects": {name: DIALECTS[name] for name in self.metrics if name in DIALECTS},
             "protocol": self.protocol or None,
-            "reading": {name: getattr(self.encode, name) for name in READING},
+            "reading": {name: getattr(self.encode, name) for name in READING}
+            | {"segment_frames": self.encode.segment_frames or 0},
             "precision": self.encode.precision,
             "fvd_samples": self.fvd.words,
             "per_frame": self.per_frame,

@@ -70,6 +70,11 @@ class ModelConfig:
     def geometry(self) -> Geometry:
         return Geometry(time=self.time_stride, space=self.space_stride)
 
+    @property
+    def period(self) -> int:
+        """Latent frames after which a recurrent model starts anew by itself; 0: others, which never do."""
+        return int(getattr(self.backbone_config(), "period", 0))
+
     def check_quality(self, quality: int | None) -> int:
         """`quality`, the default where None; UsageError where the model has no such rate."""
         if quality is None:
