@@ -33,6 +33,7 @@ AUDIO_DROPPED = "audio is dropped; --audio copy keeps it"
 @opt.model
 @opt.quality
 @opt.target
+@opt.refine
 @opt.entropy
 @opt.pixels
 @opt.segment_frames
@@ -102,12 +103,13 @@ def load_model(name: str | None, options: dict[str, Any], workers: int) -> None:
     from vidtok import checkpoint
 
     asked = [options.get(key) for key in ("quality", "target_bpp", "target_psnr")]
-    if name is not None and any(value is not None for value in asked):
+    if name is not None and (options.get("refine") or any(value is not None for value in asked)):
         from vidtok.codec.options import EncodeOptions, highest_quality
 
         _, path = checkpoint.find_model(name)
         config = checkpoint.model_config(path, checkpoint.read_metadata(path))
         highest_quality(EncodeOptions(quality=asked[0], target_bpp=asked[1], target_psnr=asked[2]), config)
+        config.check_refine(options.get("refine") or 0)
     if name is not None and workers == 1:
         checkpoint.load(name, device=options["device"], precision=options["precision"])
     elif name is not None:

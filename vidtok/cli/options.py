@@ -149,6 +149,14 @@ target = together(
         help="Instead of --quality: the lowest of each segment that reaches Y dB, else the highest.",
     ),
 )
+refine = click.option(
+    "--refine",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Search for better ids in N steps; about N times as slow, decoded as any file.",
+)
 qualities = click.option(
     "--quality",
     "qualities",

@@ -70,6 +70,7 @@ def encode_file(
     set_threads(options.threads)
     model = checkpoint.load(options.model, device=options.device, precision=options.precision)
     quality = highest_quality(options, model.config)
+    model.config.check_refine(options.refine)
     with open_source(source, options, warn) as video:
         header = make_header(model, video, options, quality)
         total = _expected_frames(video, options)
@@ -124,7 +125,7 @@ def _write(
 ) -> None:
     """All frames of `video` through the model into `sink`, its end included; `gauge` sees frames and ids."""
     header, done = sink.header, 0
-    stream = model.encoder(video.info.height, video.info.width, options.schedule, header.quality)
+    stream = model.encoder(video.info.height, video.info.width, options.schedule, header.quality, options.refine)
 
     def store(ids: np.ndarray, frames: np.ndarray, pts: Sequence[int] = ()) -> None:
         sink.write(as_stored(ids, header), pts)

@@ -27,6 +27,7 @@ class EncodeOptions:
     quality: int | None = None  # stages kept, 1 = fewest bits; None: the model's default
     target_bpp: float | None = None  # instead of a quality: at most so many bits per pixel, audio left out
     target_psnr: float | None = None  # instead of a quality: the lowest of each segment that reaches so many dB
+    refine: int = 0  # steps of search for better ids, of each latent frame and stage
     device: str = "auto"
     precision: str = "auto"
     threads: int | None = None
@@ -52,6 +53,8 @@ class EncodeOptions:
             raise UnknownNameError("audio mode", self.audio, ["copy", "drop"])
         if self.quality is not None and self.quality < 1:
             raise UsageError(f"--quality {self.quality}: at least 1")
+        if self.refine < 0:
+            raise UsageError(f"--refine {self.refine}: 0 or more steps")
         for name, value in (("--target-bpp", self.target_bpp), ("--target-psnr", self.target_psnr)):
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{name} {value}: a number above 0")

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 Progress = Callable[[int, int | None], None]
 Warn = Callable[[str], None]
 
-READING = ("resize", "enlarge", "fps", "start", "frames", "segment_frames", "entropy", "strict", "max_pixels")
+READING = ("resize", "enlarge", "fps", "start", "frames", "segment_frames", "entropy", "refine", "strict", "max_pixels")
 """What of EncodeOptions decides which frames are measured, and the bytes."""
 
 
