@@ -47,7 +47,9 @@ def frames(make_clip: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     return (pixels + noise).clip(0, 255).astype(np.uint8)
 
 
-def ids_of(model: Model, frames: np.ndarray, quality: int, refine: int, pieces: int = 99, **schedule: Any) -> np.ndarray:
+def ids_of(
+    model: Model, frames: np.ndarray, quality: int, refine: int, pieces: int = 99, **schedule: Any
+) -> np.ndarray:
     stream = model.encoder(*frames.shape[1:3], Schedule(**schedule), quality, refine)
     parts = [stream.push(frames[i : i + pieces]) for i in range(0, len(frames), pieces)]
     return np.concatenate([*parts, stream.flush()])

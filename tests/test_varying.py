@@ -175,11 +175,11 @@ def test_damage_stays_in_its_chunk() -> None:
 def with_stages(counts: dict[int, int]) -> bytes:
     """A file of two whole segments whose chunks say these counts of stages; every checksum is right."""
     header = header_of(vocabulary=1, digits=())
-    out = io.BytesIO()
+    out, crc_of_ids = io.BytesIO(), zlib.crc32(bytes(2 * 2 * 2 * 3))
     sink = TokenWriter(out, header)
     for number, count in counts.items():
         pts = tuple(make_pts(header, 20)[sum(sink.layout.place(i).frames for i in range(number)) :])
-        head = ChunkHead(number, 2, pts[: sink.layout.place(number).frames], (Stage(0, 0, zlib.crc32(bytes(2 * 2 * 2 * 3))),) * count)
+        head = ChunkHead(number, 2, pts[: sink.layout.place(number).frames], (Stage(0, 0, crc_of_ids),) * count)
         front, crc = frame_record(b"C", head.to_bytes(header), sink.seed)
         start = sink.position
         sink._put(front)

@@ -62,7 +62,7 @@ class Stage(NamedTuple):
 
 
 class ChunkHead(NamedTuple):
-    """Everything about a chunk but its ids: `pts` of its frames, in ticks, and its stages, the lowest ones there are."""
+    """Everything about a chunk but its ids: `pts` of its frames, in ticks, and its stages, from the lowest on."""
 
     number: int
     latents: int

@@ -202,7 +202,7 @@ def _write_stages(header: TokenHeader) -> bytes | None:
 def _read_stages(cursor: Cursor) -> Fields:
     rule = cursor.varint()
     if rule != BY_SEGMENT:
-        raise UnsupportedError(f"stages are stored by rule {rule}; this version knows rule {BY_SEGMENT} (by segment) only")
+        raise UnsupportedError(f"stages are stored by rule {rule}; this version knows rule {BY_SEGMENT} only")
     return {"varying": True}
 
 

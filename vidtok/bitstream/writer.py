@@ -197,9 +197,10 @@ class TokenWriter:
     def _put_chunk(self, head: ChunkHead, payloads: Sequence[bytes]) -> None:
         check_chunk_size(head, self.header)
         segment = self.layout.place(head.number).segment
-        if self._stages[0] == segment != -1 and self._stages[1] != len(head.stages):
-            raise UsageError(f"segment {segment} has {self._stages[1]} stages; chunk {head.number} has {len(head.stages)}")
-        self._stages = segment, len(head.stages)
+        stages = len(head.stages)
+        if self._stages[0] == segment and self._stages[1] != stages:
+            raise UsageError(f"segment {segment} has {self._stages[1]} stages; chunk {head.number} has {stages}")
+        self._stages = segment, stages
         front, crc = frame_record(CHUNK, head.to_bytes(self.header), self.seed)
         start = self.position
         self._put(front)

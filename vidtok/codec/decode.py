@@ -255,7 +255,7 @@ class _Decoding:
 
 
 def as_decoded(ids: np.ndarray, header: TokenHeader) -> np.ndarray:
-    """Ids as a file has them -> as models take them: (t, h, w, K) without stages not stored, without the axis if one is.
+    """Ids as a file has them -> as models take them: (t, h, w, K) loses stages not stored, and the axis of one alone.
 
     See `encode.as_stored`.
     """

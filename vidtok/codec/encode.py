@@ -1,8 +1,8 @@
 """encode_file: VideoReader -> pieces -> EncodeStream -> TokenWriter.
 
 A piece is as many frames as go through the network at once; it ends where a stored chunk or a segment ends.
-How long pieces are never changes a byte. Reading runs one piece ahead, in a thread of its own. With a target in place of a
-quality the file is written twice: with all stages to a temporary one first, then with those chosen (`rates`).
+How long pieces are never changes a byte. Reading runs one piece ahead, in a thread of its own. With a target in place
+of a quality the file is written twice: with all stages to a temporary one first, then with those chosen (`rates`).
 """
 
 from __future__ import annotations

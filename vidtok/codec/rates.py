@@ -3,8 +3,8 @@
     frames -> EncodeStream, all stages -> token file, temporary -> the stages chosen of each segment -> token file
          \\-> decoders of every quality -> PSNR of each segment /
 
-The ids of a lower quality are a prefix of those of a higher one, and so are the bytes of a chunk: what every choice costs is
-known exactly, and cutting needs no second encoding. What is kept in memory is a few numbers a segment.
+The ids of a lower quality are a prefix of those of a higher one, and so are the bytes of a chunk: what every choice
+costs is known exactly, and cutting needs no second encoding. What is kept in memory is a few numbers a chunk.
 """
 
 from __future__ import annotations
@@ -76,10 +76,12 @@ class Costs:
         self.reader, self.header = reader, reader.header
         self.segment_of = [chunk.segment for chunk in reader.chunks]
         heads = [reader.read_head(chunk.number) for chunk in reader.chunks]
-        self._records = {  # with and without marks of how many stages: for each chunk its bytes at quality 1, 2, ...
-            varying: [[_record_bytes(head, k + 1, self.header, varying) for k in range(self.header.stages)] for head in heads]
-            for varying in (False, True)
-        }
+        self._records = {varying: [self._sizes(head, varying) for head in heads] for varying in (False, True)}
+
+    def _sizes(self, head: ChunkHead, varying: bool) -> list[int]:
+        """Bytes of a chunk at quality 1, 2, ... in a file whose segments differ, or do not."""
+        header = replace(self.header, varying=varying)
+        return [_record_bytes(head, stages, header) for stages in range(1, header.stages + 1)]
 
     def segments(self) -> list[list[int]]:
         """Bytes of each segment at quality 1, 2, ... in a file whose segments differ: its records and index entries."""
@@ -100,10 +102,10 @@ class Costs:
         return position + len(write_trailer(self.reader.summary, index, header, start, 0, position))
 
 
-def _record_bytes(head: ChunkHead, stages: int, header: TokenHeader, varying: bool) -> int:
-    cut = head._replace(stages=head.stages[:stages])
-    front, _ = frame_record(CHUNK, cut.to_bytes(replace(header, varying=varying)), 0)
-    return len(front) + cut.payload_bytes
+def _record_bytes(head: ChunkHead, stages: int, header: TokenHeader) -> int:
+    held = head._replace(stages=head.stages[:stages])
+    front, _ = frame_record(CHUNK, held.to_bytes(header), 0)
+    return len(front) + held.payload_bytes
 
 
 def header_for(header: TokenHeader, stages: Sequence[int]) -> TokenHeader:
@@ -150,8 +152,8 @@ def choose(reader: TokenReader, options: EncodeOptions, gauge: Gauge | None, war
 def for_bytes(costs: Costs, budget: float, gains: Sequence[Sequence[float]]) -> list[int]:
     """Stages of each segment so that the file, its audio left out, has at most `budget` bytes; all 1 if it cannot.
 
-    `gains`: for each segment what is good about quality 1, 2, ... (the sum of the PSNR of its frames). What is chosen is the
-    best of one quality for all segments, and of steps up taken in the order of what they gain a byte, as long as they fit.
+    `gains`: for each segment how good quality 1, 2, ... are (sums of the PSNR of its frames). What is chosen is
+    the better of one quality for all, and of steps up in the order of what they gain a byte, as long as they fit.
     """
     count, most = costs.reader.segments, costs.header.stages
     same = [[quality] * count for quality in range(1, most + 1)]

@@ -5,11 +5,12 @@
        |    rounded                        v
     places <-- a step down <-- slope of both by each digit                   again, as many times as asked for
 
-The encoder's networks guess, in one pass, which digits will do; here they are tried out. Digits have places on a continuous
-line, from which they are rounded (straight through: Bengio et al. 2013), and the slope at the rounded digits moves the places.
-How far is known: the transform is orthonormal and a digit stands for so many units of a coefficient, so the squared error
-grows by about unit^2 per squared step. Modes stay as they were chosen. For refining what one video is coded as, instead of
-the model, see Campos et al. 2019 and MLIC++ (Jiang et al. 2023); here codes are integers and the file knows nothing of it.
+The encoder's networks guess, in one pass, which digits will do; here they are tried out. Digits have places on a
+continuous line, from which they are rounded (straight through: Bengio et al. 2013), and the slope at the rounded digits
+moves the places. How far is known: the transform is orthonormal and a digit stands for so many units of a coefficient,
+so the squared error grows by about unit^2 per squared step. Modes stay as they were chosen. Others who refine what one
+picture is coded as, and not the model: Campos et al. 2019, Yang, Bamler and Mandt 2020; there with latents whose bits
+depend on floats, here with ids that any decoder reads.
 
 Exact on the CPU like everything else (`layers`): slopes go through the same kernels, and costs are sums of integers.
 """

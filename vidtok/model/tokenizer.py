@@ -90,7 +90,7 @@ class ModelConfig:
         if steps < 0:
             raise UsageError(f"--refine {steps}: 0 or more steps")
         if steps and self.kind != "recurrent":
-            raise UsageError(f"--refine {steps}: only recurrent models such as vidtok-2 can search; this one is {self.kind}")
+            raise UsageError(f"--refine {steps}: only recurrent models such as vidtok-2 can; this one is {self.kind}")
 
 
 KINDS: dict[str, type[Any]] = {"conv": ConvConfig, "recurrent": RecurrentConfig}
