@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Symbols = npt.NDArray[np.int64]
+Symbols = npt.NDArray[np.integer]
 
 MAX_SYMBOL = 4096  # levels of a symbol at most
 CONTEXTS = 5
