@@ -99,7 +99,7 @@ def test_any_file_adds_up(data: st.DataObject) -> None:
 
 
 def test_what_cannot_be_told_is_other() -> None:
-    """Records of a kind that is passed over, and chunks whose heads are damaged; with `recover`, all that is cut off."""
+    """Records of a kind that is passed over, and chunks whose heads are damaged, and what has been cut off."""
     data = make_file(make_header(), 19)
     with TokenReader(io.BytesIO(data)) as reader:
         first, last = reader.chunks[0], reader.chunks[-1]

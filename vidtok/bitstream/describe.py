@@ -1,4 +1,4 @@
-"""describe: everything a token file says about itself, as the keys of `info --json`. Reads no ids, but the heads of all chunks."""
+"""describe: everything a token file says about itself, as the keys of `info --json`. Reads heads, no ids."""
 
 from __future__ import annotations
 

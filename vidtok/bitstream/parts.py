@@ -1,4 +1,4 @@
-"""parts: what each part of a token file costs, to the byte. Reads the heads of chunks: no ids, no numpy, a chunk at a time.
+"""parts: what each part of a token file costs, to the byte. Reads the heads of chunks, one at a time; no ids, no numpy.
 
 header       what stands before the first record
 ids          stored ids, those of each stage (of each quality, in files of a model with several) by themselves too
