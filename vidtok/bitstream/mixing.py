@@ -186,10 +186,12 @@ def tables() -> tuple[list[int], list[int], list[int], list[int]]:
 
 @functools.cache
 def compiled() -> Callable[..., int] | None:
-    """`run` as numba compiles it; None where there is no numba."""
+    """`run` as numba compiles it; None where there is no numba, or NUMBA_DISABLE_JIT tells it not to compile."""
     try:
         import numba
     except ImportError:
+        return None
+    if getattr(numba.config, "DISABLE_JIT", 0):
         return None
     try:
         fast: Callable[..., int] = numba.njit(cache=True)(run)
