@@ -2,7 +2,8 @@
 """Read and write the golden files in other environments, with other versions of what token files need, and compare.
 
     python scripts/check_other_environment.py
-    python scripts/check_other_environment.py "numpy==1.26.4 torch==2.4.1" "numpy==2.1.3 numba==0.61.0" --python python3.12
+    python scripts/check_other_environment.py "numpy==1.26.4 torch==2.6.0" "numpy==2.1.3 numba==0.61.0"
+    python scripts/check_other_environment.py --python python3.13
 
 Each argument is an environment: requirements as pip takes them, with spaces between. For each a virtual environment is
 made in a temporary folder and tests/proof.py runs in it: all golden files are read in several ways and written anew, by
