@@ -1,4 +1,4 @@
-"""describe: everything a token file says about itself, as the keys of `info --json`. Reads no ids."""
+"""describe: everything a token file says about itself, as the keys of `info --json`. Reads heads, no ids."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import log2
 from typing import Any
 
+from vidtok.bitstream.parts import parts
 from vidtok.bitstream.reader import TokenReader
 
 
@@ -66,6 +67,7 @@ def _more(reader: TokenReader) -> dict[str, Any]:
         "alpha_composited": head.alpha_composited,
         "audio": None if head.audio is None else dict(head.audio._asdict()),
         "problems": list(reader.problems),
+        "parts": parts(reader),
     }
 
 

@@ -15,6 +15,7 @@ MAX_CODEBOOKS = 1024
 MAX_STRIDE = 65535
 MAX_CHUNK_LATENTS = 65535
 MAX_VOCABULARY = 1 << 62
+MAX_DIGITS = 64  # of an id: those of a single level too
 FREE_IDS = 1 << 24  # ids a chunk may hold beyond eight per payload byte (they cost nothing: vocabulary 1)
 
 ENTROPY = {"raw": 0, "lzma": 1, "adaptive": 2, "prior": 3}
@@ -165,6 +166,7 @@ def _check_ids(header: TokenHeader) -> None:
     if groups and len(groups) not in (1, header.stages):
         raise FormatError(f"digits of {len(groups)} codebooks for {header.stages}; give one, or one for each")
     for vocabulary, levels in zip(known, groups * header.stages if len(groups) == 1 else groups, strict=False):
+        _within("number of digits", len(levels), 0, MAX_DIGITS)
         product = 1
         for level in levels:
             _within("digit level", level, 1, MAX_VOCABULARY)

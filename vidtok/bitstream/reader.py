@@ -122,6 +122,11 @@ class TokenReader:
         return self.source.position if self.source.size is None else self.source.size
 
     @property
+    def trailer_start(self) -> int:
+        """Where the records before the trailer end."""
+        return self._trailer_start
+
+    @property
     def fps(self) -> Fraction | None:
         """Frames per second if constant (timestamps rounded to their ticks count as constant), else None."""
         head, summary = self.header, self._summary
