@@ -79,7 +79,9 @@ def test_words_of_a_codec() -> None:
         ("x264:crf=40..18", "the lower one first"), ("x264:crf=52", "takes 0 to 51"), ("x264:crf=", "wants one value"),
         ("x264:crf=a..b", "crf=a..b; give"), ("x264:crf=1..9..0", "crf=1..9..0; give"),
         ("svtav1:chroma=444", "takes 420$"), ("vp9:preset=fast", "presets of vp9 are numbers"),
-        ("x264:keyint=x", "not a number of frames"), ("x264:crf=1:crf=2", "wants one value"),
+        ("x264:keyint=x", "not a number of frames"), ("x264:keyint=²", "not a number of frames"),
+        ("x264:crf=1..inf", "crf=1..inf; give"), ("x264:crf=0..inf..1", "give 23"), ("x264:crf=nan", "takes 0 to 51"),
+        ("x264:crf=18.5..18", "the lower one first"), ("x264:crf=1:crf=2", "wants one value"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             parse_codec(text)
