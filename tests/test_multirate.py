@@ -299,7 +299,8 @@ def test_eval_encodes_a_clip_once(clip: Path, model: Path, tmp_path: Path, monke
         return real(path, target, options, **how)
 
     def rows(*qualities: int | None, **how: Any) -> list[dict[str, Any]]:
-        found = evaluate([clip], EvalOptions(models=(str(model),), qualities=qualities, metrics=("psnr", "tokens"), **how))
+        options = EvalOptions(models=(str(model),), qualities=qualities, metrics=("psnr", "tokens"), **how)
+        found = evaluate([clip], options)
         return [{k: v for k, v in row.items() if k not in ("encode_fps", "decode_fps", "cut_from")} for row in found]
 
     monkeypatch.setattr(evaluation_runs, "encode_file", counted)

@@ -271,7 +271,7 @@ def test_closing_early_never_hangs(tmp_path: Path) -> None:
     paths = []
     for codec, container in names.items():
         for count in (2, 9):
-            pixels = np.concatenate([moving(count, 96, 64)] + [np.full((2, 64, 96, 3), 90, np.uint8)])
+            pixels = np.concatenate([moving(count, 96, 64), np.full((2, 64, 96, 3), 90, np.uint8)])
             options = {"x265-params": "log-level=none"} if codec == "libx265" else {"preset": "10"}
             options = options if codec != "libx264" else {}
             paths.append(write_video(tmp_path / f"{codec}{count}.{container}", pixels, codec=codec, options=options))

@@ -75,9 +75,9 @@ def evaluate(
     """Rows as they are ready: one per input and run, deltas between curves, then one summary per run.
 
     Inputs are files, globs and folders. An input that fails gives a row with `error`; the others are done.
-    `progress(done, total)` counts the frames of the clip begun last: encoded, then measured for each run. `fetching(label)`
-    gives a (done, total) callback in bytes for weights that are fetched (unless `offline`). `recorder` gets what a page
-    shows of the clips that are measured now.
+    `progress(done, total)` counts the frames of the clip begun last: encoded, then measured for each run.
+    `fetching(label)` gives a (done, total) callback in bytes for weights that are fetched (unless `offline`).
+    `recorder` gets what a page shows of the clips that are measured now.
     """
     say = warn or _silent
     work = plan([str(path) for path in inputs], None, suffix=".vtok")
