@@ -110,8 +110,8 @@ def evaluate(
             if rest:
                 todo.append(job.only(rest))
         for job, outcome in _do(todo, len(jobs), options, runs, networks, progress, say, begin, recorder):
-            measured = outcome.report["rows"] if outcome.report else [{"error": outcome.error}] * len(job.runs)
-            for i, found in zip(job.runs, measured, strict=True):
+            found_rows = outcome.report["rows"] if outcome.report else [{"error": outcome.error}] * len(job.runs)
+            for i, found in zip(job.runs, found_rows, strict=True):
                 summary = summaries[i]
                 if "error" in found:
                     yield _noted(results, summary.failure(str(job.source), found["error"]))
@@ -119,7 +119,8 @@ def evaluate(
                     yield summary.add(_noted(results, {"path": str(job.source)} | summary.run.head | found))
         how = settled(options, networks.files)
         rows = [summary.result(say) | how for summary in summaries]
-        for row in itertools.chain(deltas(summaries, rows, options.metrics, anchor), rows):
+        measured = (row for summary in summaries for row in summary.rows)
+        for row in itertools.chain(deltas(measured, rows, options.metrics, anchor), rows):
             yield _noted(results, row)
 
 

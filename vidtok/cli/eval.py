@@ -215,5 +215,8 @@ def _print(rows: Sequence[Row], metrics: Sequence[str], dialects: Row, several: 
     if deltas := [row for row in rows if row.get("bd")]:
         print()
         print(table(deltas, DELTAS))
-        print("\n".join(f"no delta of {d['metric']}: {d['bd_rate_missing']}" for d in deltas if d["bd_rate"] is None))
+        for delta in deltas:
+            for key in ("bd_rate", "bd_quality"):
+                if delta[key] is None:
+                    print(f"no {key} of {delta['metric']}: {delta[f'{key}_missing']}")
     print("\n".join(f"{name}: {words}" for name, words in dialects.items()))
