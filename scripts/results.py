@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
 import numpy as np
 
 from vidtok.checkpoint import find_model
@@ -24,9 +23,11 @@ from vidtok.evaluation.curves import coder_of, curves_of, deltas
 from vidtok.evaluation.results import read_results
 from vidtok.metrics import DIALECTS
 from vidtok.report.escape import text
-from vidtok.report.plot import HEIGHT, WIDTH, Axis, Curve, legend, line_plot
+from vidtok.report.plot import HEIGHT, LEFT, TOP, WIDTH, Axis, Curve, legend, line_plot
+from vidtok.report.tables import axis_label
 
 Row = dict[str, Any]
+ROOT = Path(__file__).resolve().parent.parent
 METRICS = {"psnr": "PSNR", "psnr:y": "PSNR of luma", "ssim": "SSIM", "ms_ssim": "MS-SSIM", "xpsnr": "XPSNR"}
 PLOTTED = ("psnr", "ms_ssim", "ssim", "xpsnr")
 MODES = ("raw", "lzma", "adaptive", "prior")
@@ -111,7 +112,8 @@ def drawing(measured: Measured, metric: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="plot" viewBox="0 0 {WIDTH} {height}" width="{2 * WIDTH}" '
         f'height="{2 * height}" role="img" aria-label="{text(title)}"><style>{style()}</style>'
-        f'<rect class="paper" width="{WIDTH}" height="{height}"/>{inside}{keys([c.name for c in curves])}</svg>\n'
+        f'<rect class="paper" width="{WIDTH}" height="{height}"/>{inside}'
+        f'<text x="{LEFT + 8}" y="{TOP + 12}">{text(axis_label(metric))}</text>{keys([c.name for c in curves])}</svg>\n'
     )
 
 
@@ -131,7 +133,8 @@ def style() -> str:
     sheet = (ROOT / "vidtok" / "report" / "page.css").read_text(encoding="utf-8")
     colours = sheet[: sheet.index("* {")]
     rules = [line for line in sheet.splitlines() if line.startswith(STYLES)]
-    return "".join([colours, *rules, ".paper{fill:var(--paper)} text{font-family:sans-serif} line{stroke-width:2}"])
+    more = ".paper{fill:var(--paper)} text{font-family:sans-serif} g>line:not(.grid){stroke-width:2}"
+    return "".join([colours, *rules, more])
 
 
 # --- tables -------------------------------------------------------------------------------------

@@ -150,10 +150,12 @@ def is_offline() -> bool:
 
 def tell_missing(console: Console, row: Row, told: set[tuple[str, str]] | None = None) -> bool:
     """A line on stderr for what a row lacks, each reason once; whether it lacks anything."""
-    if "error" in row:
-        console.error(row["error"] if row["path"] in row["error"] else f"{row['path']}: {row['error']}")
-        return True
     told = set() if told is None else told
+    if "error" in row:
+        if (row["path"], row["error"]) not in told:
+            told.add((row["path"], row["error"]))
+            console.error(row["error"] if row["path"] in row["error"] else f"{row['path']}: {row['error']}")
+        return True
     missing = [(key.removesuffix("_missing"), why) for key, why in row.items() if key.endswith("_missing")]
     for name, why in missing:
         if (name, why.partition("clips: ")[2] or why) not in told:
