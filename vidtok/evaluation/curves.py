@@ -47,8 +47,8 @@ def choose_anchor(wanted: str, runs: Sequence[Run]) -> str:
 def deltas(clips: Iterable[Row], summaries: Iterable[Row], metrics: Sequence[str], anchor: str) -> Iterator[Row]:
     """A row for every metric of every other coder: {bd: True, anchor, test, metric, bd_rate, bd_quality, ...}.
 
-    `clips` and `summaries` are rows of clips and of runs. Of the curves through the means over clips; `bd_rate_clips` is
-    the mean of the deltas of single clips. Nothing where the anchor has no curve.
+    `clips` and `summaries` are rows of clips and of runs. Of the curves through the means over clips; `bd_rate_clips`
+    is the mean of the deltas of single clips. Nothing where the anchor has no curve.
     """
     curves, own = curves_of(summaries), list(clips)
     if anchor not in curves:

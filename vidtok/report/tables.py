@@ -180,9 +180,10 @@ def _delta_table(report: Report, names: Names) -> str:
         pair = [f"<bdi>{text(names.series.get(str(row[key]), row[key]))}</bdi>" for key in ("test", "anchor")]
         cells = [*pair, text(row["metric"])]
         clips = f"{number(row.get('bd_rate_clips'))}{_interval(row, 'bd_rate_clips')}"
-        low, high = row.get("overlap") or (None, None)
-        share = f'<span class="more">{100 * row.get("overlap_share", 1):.0f} % of both</span>' if row.get("overlap") else ""
-        overlap = f"{number(low)} to {number(high)}{share}" if row.get("overlap") else "–"
+        overlap = "–"
+        if row.get("overlap"):
+            low, high = map(number, row["overlap"])
+            overlap = f'{low} to {high}<span class="more">{100 * row["overlap_share"]:.0f} % of both</span>'
         body.append([*cells, _delta_cell(row, "bd_rate"), _delta_cell(row, "bd_quality"), clips, overlap])
     if not body:
         return ""
