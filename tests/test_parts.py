@@ -59,7 +59,7 @@ def test_golden_files_add_up(name: str) -> None:
         else:
             assert {part["bpp"] for part in found.values()} == {None}
     for k, stage in enumerate(found["ids"]["stages"]):
-        assert stage["bytes"] == sum(len(part) for stages in payloads for part in stages[k : k + 1])
+        assert stage["bytes"] == sum(len(own) for stages in payloads for own in stages[k : k + 1])
 
 
 def test_known_costs() -> None:
