@@ -50,7 +50,7 @@ class Conv(nn.Module):
         if x.device.type == "cpu" and HAS_ONEDNN and not torch.is_grad_enabled():
             y = self._onednn(image)
         elif x.device.type == "cpu" and HAS_ONEDNN and not (self.training or self.weight.requires_grad):
-            y = _Exact.apply(image, self)
+            y = _Exact.apply(image, self)  # type: ignore[no-untyped-call]
         else:
             y = F.conv2d(image, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.kernel // 2)
         return y.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)
@@ -77,12 +77,12 @@ class _Exact(torch.autograd.Function):
     """A convolution whose weights are fixed, with slopes by the same kernel: exact both ways."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, conv: Conv) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, image: Tensor, conv: Conv) -> Tensor:
         ctx.conv = conv
         return conv._onednn(image)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         return ctx.conv._onednn_back(slope), None
 
 

@@ -59,7 +59,7 @@ def refine(
     for step in range(steps + 1):
         digits = torch.cat([mode, places.round()], dim=-1)
         off = digits[..., 1:] - top[1:] / 2
-        with torch.enable_grad():  # type: ignore[no-untyped-call]
+        with torch.enable_grad():
             values = digits[..., 1:].clone().requires_grad_(True)
             memory = recurrence.update(expected, torch.cat([mode, values], dim=-1) / top * 2 - 1)
             decoded, _ = decoder(memory.estimate, memory.notes, taps, expected.features.dtype)
