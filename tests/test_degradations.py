@@ -69,7 +69,7 @@ def test_nothing_is_the_best_there_is(metric: str) -> None:
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("metric", METRICS)
 def test_more_damage_is_worse(found: dict[tuple[str, bool], Found], metric: str, damage: str) -> None:
-    """Noise, blur, and shifts by one pixel or one frame: worse than nothing, and more of it worse than less. (Two frames
+    """Noise, blur, shifts by one pixel or one frame: worse than nothing, and more of it worse than less. (Two frames
     late instead of one is no more flicker: errors are larger, but so is the part of the clip that stands still.)"""
     little, much = (found[damage, more][metric] for more in (False, True))
     assert worse(metric, little, BEST.get(metric, 100.0))

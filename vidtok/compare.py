@@ -75,8 +75,9 @@ def compare(
         beside = stack.enter_context(SideBySide(save, first.info, force=how.force)) if save else None
         surplus = 0
         ahead = frames_ahead(first.info.width, first.info.height)
-        videos = [stack.enter_context(closing(prefetch(iter(video), ahead))) for video in (first, second)]
-        for pairs in _clips(itertools.zip_longest(*videos)):
+        left_frames = stack.enter_context(closing(prefetch(iter(first), ahead)))
+        right_frames = stack.enter_context(closing(prefetch(iter(second), ahead)))
+        for pairs in _clips(itertools.zip_longest(left_frames, right_frames)):
             whole = [(x, y) for x, y in pairs if x is not None and y is not None]
             surplus += len(pairs) - len(whole)
             if not whole:
