@@ -18,7 +18,7 @@ from vidtok.cli.eval import PROTOCOLS as NAMES
 from vidtok.codec import EncodeOptions, open_source
 from vidtok.errors import OutputExistsError, UnknownNameError, UsageError
 from vidtok.evaluate import EvalOptions, evaluate
-from vidtok.evaluation import protocols
+from vidtok.evaluation import curves, protocols
 from vidtok.evaluation.codecs import label, parse_codec
 from vidtok.evaluation.results import read_results
 from vidtok.evaluation.summary import interval
@@ -79,7 +79,9 @@ def test_words_of_a_codec() -> None:
         ("x264:crf=40..18", "the lower one first"), ("x264:crf=52", "takes 0 to 51"), ("x264:crf=", "wants one value"),
         ("x264:crf=a..b", "crf=a..b; give"), ("x264:crf=1..9..0", "crf=1..9..0; give"),
         ("svtav1:chroma=444", "takes 420$"), ("vp9:preset=fast", "presets of vp9 are numbers"),
-        ("x264:keyint=x", "not a number of frames"), ("x264:crf=1:crf=2", "wants one value"),
+        ("x264:keyint=x", "not a number of frames"), ("x264:keyint=²", "not a number of frames"),
+        ("x264:crf=1..inf", "crf=1..inf; give"), ("x264:crf=0..inf..1", "give 23"), ("x264:crf=nan", "takes 0 to 51"),
+        ("x264:crf=18.5..18", "the lower one first"), ("x264:crf=1:crf=2", "wants one value"),
     ):  # fmt: skip
         with pytest.raises(UsageError, match=words):
             parse_codec(text)
@@ -161,17 +163,17 @@ def test_deltas_of_two_codecs(clips: Path) -> None:
     deltas = [row for row in rows if row.get("bd")]
     assert [(row["metric"], row["test"]) for row in deltas] == [(m, "x264:preset=ultrafast") for m in
                                                                 ("psnr", "flicker", "psnr:y")]  # fmt: skip
-    curves = [
+    pair = [
         Curve(tuple(r["bpp"] for r in rows), tuple(r["psnr"] for r in rows))
         for rows in ([r for r in summaries if r["codec"] == name] for name in ("x264:preset=medium",
                                                                               "x264:preset=ultrafast"))
     ]  # fmt: skip
     psnr = deltas[0]
     assert psnr["anchor"] == "x264:preset=medium"
-    assert psnr["bd_rate"] == pytest.approx(bd_rate(*curves)) and psnr["bd_rate"] > 0 > psnr["bd_quality"]
-    assert psnr["bd_rate_cubic"] == pytest.approx(bd_rate(*curves, "cubic"))
+    assert psnr["bd_rate"] == pytest.approx(bd_rate(*pair)) and psnr["bd_rate"] > 0 > psnr["bd_quality"]
+    assert psnr["bd_rate_cubic"] == pytest.approx(bd_rate(*pair, "cubic"))
     low, high = psnr["overlap"]
-    assert low == max(min(c.qualities) for c in curves) and high == min(max(c.qualities) for c in curves)
+    assert low == max(min(c.qualities) for c in pair) and high == min(max(c.qualities) for c in pair)
     assert 0 < psnr["overlap_share"] <= 1 and psnr["clips"] == 3 and psnr["clips_overlapping"] == 3
     assert psnr["bd_rate_clips_interval"][0] <= psnr["bd_rate_clips"] <= psnr["bd_rate_clips_interval"][1]
     flicker = deltas[1]
@@ -180,6 +182,12 @@ def test_deltas_of_two_codecs(clips: Path) -> None:
     (refused,) = [row for row in far if row.get("bd")]
     assert refused["anchor"] == "x264:preset=fast" and refused["bd_rate"] is None
     assert "qualities do not overlap" in refused["bd_rate_missing"] and refused["clips_overlapping"] == 0
+    assert refused["bd_quality"] is None and "rates do not overlap" in refused["bd_quality_missing"]
+    beside = [{"codec": "a", "quality": i, "bpp": 0.1 * i, "psnr": 30.0 + i} for i in (1, 2, 3)]
+    below = [{"model": "b", "quality": i, "bpp": 0.1 * i, "psnr": 20.0 + i} for i in (1, 2, 3)]
+    (row,) = curves.deltas([], [*beside, *below], ("psnr",), "a")
+    assert row["bd_rate"] is None and row["bd_quality"] == pytest.approx(-10), "rates overlap, qualities do not"
+    assert "overlap" not in row and row["rate_overlap"] == pytest.approx([0.1, 0.3]) and row["rate_overlap_share"] == 1
     for anchor in ("vp8", "vp9"):
         options = EvalOptions(models=(), codecs=("x264:crf=10,12", "vp9:crf=30"), anchor=anchor)
         with pytest.raises(UnknownNameError, match="anchor"):

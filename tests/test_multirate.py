@@ -19,6 +19,8 @@ from vidtok.bitstream.repack import repack
 from vidtok.codec import DecodeOptions, EncodeOptions, decode_clips, encode_file, estimate_file
 from vidtok.errors import FormatError, UsageError
 from vidtok.evaluate import EvalOptions, evaluate
+from vidtok.evaluation import runs as evaluation_runs
+from vidtok.evaluation.runs import families, highest, make_runs
 from vidtok.model.quantizer import QuantizerConfig
 from vidtok.model.tokenizer import ModelConfig, build_tokenizer
 
@@ -260,6 +262,104 @@ def test_eval_has_a_row_and_a_summary_for_each_quality(clip: Path, model: Path, 
     assert rows[0]["psnr"] != rows[1]["psnr"]
     assert len(rows[1]["digit_entropy"]) == 3 and 0 < rows[1]["usage"] <= 1
     assert {"clip.q1.mp4", "clip.q3.mp4"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def nobody(*_: object) -> None:
+    pass
+
+
+@pytest.mark.parametrize("entropy", ["auto", "raw"])
+def test_eval_cuts_files_that_encoding_would_have_written(
+    source: Path, model: Path, tmp_path: Path, entropy: str
+) -> None:
+    how = EncodeOptions(entropy=entropy, frames=30)
+    runs = make_runs(EvalOptions(models=(str(model),), qualities=(2, 1, 3), encode=how))
+    best = highest(runs)
+    assert best is runs[2] and families(runs) == [[0, 1, 2]]
+    master = best.master(source, tmp_path, how, nobody, nobody)
+    for run in runs:
+        quality = run.head["quality"]
+        wanted = encode_file(source, tmp_path / "alone.vtok", replace(how, model=model, quality=quality, force=True))
+        with run.coded(source, tmp_path, how, nobody, nobody, master) as coded:
+            assert (tmp_path / "clip.vtok").read_bytes() == (tmp_path / "alone.vtok").read_bytes()
+            assert (coded.file_bytes, coded.frames) == (wanted.file_bytes, 30)
+            assert coded.row["raw_bpp"] == pytest.approx(wanted.raw_bpp)
+            assert (coded.seconds is None, coded.row.get("cut_from")) == (quality < 3, 3 if quality < 3 else None)
+            assert sum(len(pts) for _, pts in coded.decode()) == 30
+    assert highest(runs[:1]) is None, "one quality is encoded as it is"
+
+
+def test_eval_encodes_a_clip_once(clip: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And its rows are those of one quality at a time, in several processes too."""
+    encoded: list[int | None] = []
+    real = evaluation_runs.encode_file
+
+    def counted(path: Path, target: Path, options: EncodeOptions, **how: Any) -> Any:
+        encoded.append(options.quality)
+        return real(path, target, options, **how)
+
+    def rows(*qualities: int | None, **how: Any) -> list[dict[str, Any]]:
+        options = EvalOptions(models=(str(model),), qualities=qualities, metrics=("psnr", "tokens"), **how)
+        found = evaluate([clip], options)
+        return [{k: v for k, v in row.items() if k not in ("encode_fps", "decode_fps", "cut_from")} for row in found]
+
+    monkeypatch.setattr(evaluation_runs, "encode_file", counted)
+    seen: list[tuple[int, int | None]] = []
+    whole = list(evaluate([clip], EvalOptions(models=(str(model),), qualities=(1, 2, 3), metrics=("psnr",)),
+                          progress=lambda *state: seen.append(state)))  # fmt: skip
+    assert encoded == [3]
+    assert [row["encode_fps"] is None for row in whole if "path" in row] == [True, True, False]
+    assert [row["encode_fps"] is None for row in whole if "summary" in row] == [True, True, False]
+    assert seen == sorted(seen) and seen[-1] == (40, 40) and {total for _, total in seen} == {40}
+    together = rows(1, 2, 3)
+    alone = [row for quality in (1, 2, 3) for row in rows(quality)]
+    assert [r for r in together if "path" in r] == [r for r in alone if "path" in r]
+    for mine, theirs in zip(together[-3:], (r for r in alone if "summary" in r), strict=True):
+        assert mine == theirs
+
+
+def test_workers_share_an_encoding(clip: Path, model: Path, make_clip: Callable[..., Path], tmp_path: Path) -> None:
+    other = make_clip(tmp_path / "other.mp4", frames=11, width=40, height=32)
+    wanted: dict[str, Any] = {"models": (str(model),), "qualities": (1, 3), "metrics": ("psnr", "tokens")}
+
+    def rows(**how: Any) -> list[dict[str, Any]]:
+        found = evaluate([clip, other], EvalOptions(**wanted, **how))
+        return [{k: v for k, v in row.items() if k not in ("encode_fps", "decode_fps")} for row in found]
+
+    alone, apart = (sorted(found, key=repr) for found in (rows(), rows(workers=2)))
+    assert alone == apart and len(alone) == 6
+
+
+def test_a_quality_that_fails_does_not_cost_the_others(
+    clip: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is all that --resume does again; with other weights under the same name everything is done again."""
+    broken = {2}
+    real = evaluation_runs.decode_clips
+
+    def decode(reader: TokenReader, options: DecodeOptions) -> Any:
+        if reader.header.quality in broken:
+            raise MemoryError
+        return real(reader, options)
+
+    monkeypatch.setattr(evaluation_runs, "decode_clips", decode)
+    place = tmp_path / "model.safetensors"
+    place.write_bytes(model.read_bytes())
+    wanted: dict[str, Any] = {"models": (str(place),), "qualities": (1, 2, 3), "metrics": ("psnr",)}
+    options = EvalOptions(**wanted, results=tmp_path / "rows.jsonl")
+    first = [row for row in evaluate([clip], options) if "path" in row]
+    assert ["error" in row for row in first] == [False, True, False] and "not enough memory" in first[1]["error"]
+    broken.clear()
+    begun: list[str] = []
+    again = replace(options, resume=True)
+    rows = list(evaluate([clip], again, begin=lambda n, total, name: begun.append(f"{n}/{total}")))
+    assert begun == ["1/1"] and [row["quality"] for row in rows if "path" in row] == [1, 3, 2]
+    assert rows[2]["encode_fps"] is not None and "cut_from" not in rows[2], "alone it is encoded as it is"
+    config = checkpoint.model_config(place, checkpoint.read_metadata(place))
+    checkpoint.save_tokenizer(place, build_tokenizer(config), name="rates")
+    begun.clear()
+    rows = list(evaluate([clip], again, begin=lambda n, total, name: begun.append(f"{n}/{total}")))
+    assert begun == ["1/1"] and {row["model_id"] for row in rows if "path" in row} != {first[0]["model_id"]}
 
 
 def test_bench_times_each_quality(model: Path, tiny_model: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -248,3 +250,32 @@ def test_cut_off_keeps_what_is_there_and_says_so(tmp_path: Path) -> None:
     assert len(notes) == 1
     with pytest.raises(SourceError, match="--strict"):
         frames(tmp_path / "cut.mkv", strict=True)
+
+
+EARLY = """
+import sys
+from vidtok.video import VideoReader
+for i in range(400):
+    path = sys.argv[1 + i % (len(sys.argv) - 1)]
+    with VideoReader(path, start=0.1 * (i % 3 == 2), warn=lambda note: None) as video:
+        for _ in zip(range(i % 5), video):
+            pass
+print("closed")
+"""
+
+
+def test_closing_early_never_hangs(tmp_path: Path) -> None:
+    """Decoders with threads at work are let go of, many times; packets that are Python's own would wait for its lock
+    there (two equal frames of HEVC were enough, see vidtok/video/ordinary.py)."""
+    names = {"libx265": "mkv", "libsvtav1": "mkv", "libx264": "mp4"}
+    paths = []
+    for codec, container in names.items():
+        for count in (2, 9):
+            pixels = np.concatenate([moving(count, 96, 64), np.full((2, 64, 96, 3), 90, np.uint8)])
+            options = {"x265-params": "log-level=none"} if codec == "libx265" else {"preset": "10"}
+            options = options if codec != "libx264" else {}
+            paths.append(write_video(tmp_path / f"{codec}{count}.{container}", pixels, codec=codec, options=options))
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY, *map(str, paths)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "closed\n", done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,6 +20,7 @@ from vidtok.metrics.fvd import Features, Sampling
 from vidtok.metrics.networks import Networks
 from vidtok.metrics.sets import fid_row, fvd_row, too_few
 from vidtok.metrics.table import MetricSet
+from vidtok.prefetch import prefetch
 from vidtok.report import Recorder
 from vidtok.video import VideoReader, VideoWriter
 from vidtok.video.info import Frame, Pixels, VideoInfo
@@ -30,6 +31,8 @@ Warn = Callable[[str], None]
 Pair = tuple[Frame | None, Frame | None]
 
 CLIP_FRAMES = 16
+AHEAD_FRAMES = 2 * CLIP_FRAMES
+AHEAD_BYTES = 2**28
 CLOCK_FRAMES = 100  # frames whose times are compared where rates differ
 CLOCK_SECONDS = Fraction(2, 1000)  # containers round times to milliseconds
 
@@ -71,7 +74,10 @@ def compare(
         watch = recorder and recorder.clip(str(a), str(b), frames=first.info.frames_hint, rate=first.info.rate)
         beside = stack.enter_context(SideBySide(save, first.info, force=how.force)) if save else None
         surplus = 0
-        for pairs in _clips(itertools.zip_longest(first, second)):
+        ahead = frames_ahead(first.info.width, first.info.height)
+        left_frames = stack.enter_context(closing(prefetch(iter(first), ahead)))
+        right_frames = stack.enter_context(closing(prefetch(iter(second), ahead)))
+        for pairs in _clips(itertools.zip_longest(left_frames, right_frames)):
             whole = [(x, y) for x, y in pairs if x is not None and y is not None]
             surplus += len(pairs) - len(whole)
             if not whole:
@@ -105,6 +111,11 @@ def compare(
         if warn and row[name] is not None and (words := too_few(name, row[f"{name}_samples"])):
             warn(words)
     return row
+
+
+def frames_ahead(width: int, height: int) -> int:
+    """How many frames may wait between reading and measuring: fewer of large ones."""
+    return max(2, min(AHEAD_FRAMES, AHEAD_BYTES // (3 * width * height)))
 
 
 class SideBySide:

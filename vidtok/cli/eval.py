@@ -54,6 +54,7 @@ DELTAS = ("anchor", "test", "metric", "bd_rate", "bd_quality", "overlap", "overl
 @opt.entropy
 @opt.pixels
 @opt.segment_frames
+@opt.refine
 @click.option(
     "--save",
     metavar="FOLDER",
@@ -150,10 +151,12 @@ def is_offline() -> bool:
 
 def tell_missing(console: Console, row: Row, told: set[tuple[str, str]] | None = None) -> bool:
     """A line on stderr for what a row lacks, each reason once; whether it lacks anything."""
-    if "error" in row:
-        console.error(row["error"] if row["path"] in row["error"] else f"{row['path']}: {row['error']}")
-        return True
     told = set() if told is None else told
+    if "error" in row:
+        if (row["path"], row["error"]) not in told:
+            told.add((row["path"], row["error"]))
+            console.error(row["error"] if row["path"] in row["error"] else f"{row['path']}: {row['error']}")
+        return True
     missing = [(key.removesuffix("_missing"), why) for key, why in row.items() if key.endswith("_missing")]
     for name, why in missing:
         if (name, why.partition("clips: ")[2] or why) not in told:
@@ -215,5 +218,8 @@ def _print(rows: Sequence[Row], metrics: Sequence[str], dialects: Row, several: 
     if deltas := [row for row in rows if row.get("bd")]:
         print()
         print(table(deltas, DELTAS))
-        print("\n".join(f"no delta of {d['metric']}: {d['bd_rate_missing']}" for d in deltas if d["bd_rate"] is None))
+        for delta in deltas:
+            for key in ("bd_rate", "bd_quality"):
+                if delta[key] is None:
+                    print(f"no {key} of {delta['metric']}: {delta[f'{key}_missing']}")
     print("\n".join(f"{name}: {words}" for name, words in dialects.items()))

@@ -1,4 +1,4 @@
-"""One run over one clip: code it, read the source once more beside the result, measure.
+"""The runs of a family over one clip: code it, read the source once more beside each result, measure.
 
     source --Run.coded--> temporary file --decode--+
     source --the same options----------------------+--prefetch--> MetricSet --> row
@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -19,10 +19,10 @@ import numpy as np
 
 from vidtok.bitstream.container import TokenReader
 from vidtok.codec import open_source
-from vidtok.compare import SideBySide
+from vidtok.compare import SideBySide, frames_ahead
 from vidtok.errors import SourceError
 from vidtok.evaluation.options import EvalOptions, Progress, Row, Warn
-from vidtok.evaluation.runs import AHEAD, Coded, Run
+from vidtok.evaluation.runs import Coded, Master, Run
 from vidtok.evaluation.states import state_of
 from vidtok.metrics import TokenStatistics
 from vidtok.metrics.networks import Networks
@@ -45,11 +45,14 @@ def measure_clip(
     progress: Progress,
     warn: Warn,
     watch: ClipRecorder | None = None,
+    master: Master | None = None,
 ) -> Row:
     """The row of one clip without its name; `state` is for the summary. Errors: VidtokError and what torch raises.
 
-    `watch` gets what a page shows: all but its `finish`.
+    `progress` counts the frames that are encoded and then those that are measured; with a `master`, whose encoding was
+    counted, only the latter. `watch` gets what a page shows: all but its `finish`.
     """
+    parts = 1 if master else 2
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vidtok-eval-")))
         coded = stack.enter_context(
@@ -57,8 +60,9 @@ def measure_clip(
                 path,
                 folder,
                 options.encode,
-                lambda done, total: progress(done, 2 * total if total else None),
+                lambda done, total: progress(done, parts * total if total else None),
                 warn,
+                master,
             )
         )
         row: Row = coded.row | {
@@ -76,19 +80,24 @@ def measure_clip(
             per_frame=options.per_frame,
             watched=watch is not None,
         )
-        decode_seconds = _compare(path, coded, options, measured, save, progress, watch)
-        if watch and coded.reader:
-            for chunk in coded.reader.iter_chunks():
-                assert chunk.ids is not None
-                watch.tokens(chunk.ids, coded.reader.header.vocabulary, coded.reader.header.digits)
-        tokens = _count_tokens(coded.reader) if coded.reader and "tokens" in options.metrics else None
+        before = (parts - 1) * coded.frames
+        decode_seconds = _compare(
+            path,
+            coded,
+            options,
+            measured,
+            save,
+            lambda done: progress(before + done, parts * coded.frames),
+            watch,
+        )
+        tokens = _count_tokens(coded.reader, watch, "tokens" in options.metrics) if coded.reader else None
     row |= measured.result()
     if watch:
         watch.late_values(measured.fresh_values())
     if tokens is not None:
         found = tokens.result()
         row |= {key: found[key] for key in TOKEN_KEYS}
-    row["encode_fps"] = coded.frames / max(coded.seconds, 1e-9)
+    row["encode_fps"] = None if coded.seconds is None else coded.frames / max(coded.seconds, 1e-9)
     row["decode_fps"] = coded.frames / max(decode_seconds, 1e-9)
     return row | {"state": state_of(measured, tokens)}
 
@@ -99,17 +108,17 @@ def _compare(
     options: EvalOptions,
     measured: MetricSet,
     save: Path | None,
-    progress: Progress,
+    progress: Callable[[int], None],
     watch: ClipRecorder | None,
 ) -> float:
-    """Feeds `measured` and `watch`; the seconds that decoding took."""
+    """Feeds `measured` and `watch`; the seconds that decoding took. `progress` gets the frames that are done."""
     with ExitStack() as stack:
         decoded = _Timed(stack.enter_context(closing(coded.decode())))
         source = stack.enter_context(open_source(path, options.encode))
         beside = stack.enter_context(SideBySide(save, source.info, force=True)) if save else None
         if watch:
             watch.expect(coded.frames, source.info.rate)
-        frames = stack.enter_context(closing(prefetch(iter(source), AHEAD)))
+        frames = stack.enter_context(closing(prefetch(iter(source), frames_ahead(coded.width, coded.height))))
         pairs = stack.enter_context(closing(prefetch(_pairs(path, frames, decoded))))
         for originals, pixels, pts in pairs:
             measured.update(originals, pixels)
@@ -117,7 +126,7 @@ def _compare(
                 watch.frames(originals, pixels, measured.fresh_values())
             if beside:
                 beside.write(originals, pixels, pts)
-            progress(coded.frames + measured.frames, 2 * coded.frames)
+            progress(measured.frames)
         if measured.frames != coded.frames or next(frames, None) is not None:
             raise SourceError(f"{str(path)!r} had more frames when read again; is it being written?")
         if beside:
@@ -133,12 +142,16 @@ def _pairs(path: Path, frames: Iterator[Frame], decoded: _Timed) -> Iterator[tup
         yield np.stack(reference), pixels, pts
 
 
-def _count_tokens(reader: TokenReader) -> TokenStatistics:
+def _count_tokens(reader: TokenReader, watch: ClipRecorder | None, counted: bool) -> TokenStatistics | None:
+    """One pass over the ids, for statistics (where `counted`) and for a page."""
     header = reader.header
-    clip = TokenStatistics(header.vocabulary, header.digits, header.codebooks)
-    for chunk in reader.iter_chunks():
+    clip = TokenStatistics(header.vocabulary, header.digits, header.codebooks) if counted else None
+    for chunk in reader.iter_chunks() if watch or counted else ():
         assert chunk.ids is not None
-        clip.update(chunk.ids)
+        if watch:
+            watch.tokens(chunk.ids, header.vocabulary, header.digits)
+        if clip:
+            clip.update(chunk.ids)
     return clip
 
 

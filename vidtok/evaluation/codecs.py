@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 from vidtok.errors import UnknownNameError, UsageError
 from vidtok.video.ordinary import ENCODERS, OrdinaryOptions
@@ -37,7 +38,7 @@ def parse_codec(text: str) -> list[OrdinaryOptions]:
             raise UsageError(f"--codec {text}: {key} wants one value, as in {name}:crf=18..40:preset=medium")
         given[key] = value
     keyint = given.get("keyint", "0")
-    if not keyint.isdigit():
+    if not keyint.isdecimal():
         raise UsageError(f"--codec {text}: keyint={keyint} is not a number of frames")
     chroma = given.get("chroma", "420")
     if chroma not in ("420", "444") or (chroma == "444" and not ENCODERS[name].full_chroma):
@@ -80,7 +81,7 @@ def _rates(text: str, name: str, words: str) -> list[float]:
             rates = _stepped(low, high, *step) if step else _spread(low, high)
         else:
             rates = [float(part) for part in words.split(",")]
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise UsageError(f"--codec {text}: crf={words}; give 23, 18,24,30, 18..40 or 18..40..2") from exc
     if not rates or not all(0 <= rate <= highest for rate in rates):
         raise UsageError(f"--codec {text}: crf={words}; {name} takes 0 to {highest}, the lower one first")
@@ -88,7 +89,7 @@ def _rates(text: str, name: str, words: str) -> list[float]:
 
 
 def _spread(low: float, high: float) -> list[float]:
-    count = min(RATES, int(high - low) + 1)
+    count = min(RATES, math.floor(high - low) + 1)
     return [low] if count == 1 else [float(round(low + i * (high - low) / (count - 1))) for i in range(count)]
 
 

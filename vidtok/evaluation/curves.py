@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -10,7 +11,7 @@ import numpy as np
 from vidtok.errors import UnknownNameError, UsageError
 from vidtok.evaluation.options import Row
 from vidtok.evaluation.runs import Run
-from vidtok.evaluation.summary import Summary, interval
+from vidtok.evaluation.summary import interval
 from vidtok.metrics import LOWER_IS_BETTER, SET_METRICS
 from vidtok.metrics.bd import METHODS, Curve, bd_quality, bd_rate, quality_overlap, rate_overlap
 
@@ -20,8 +21,13 @@ def curves_of(rows: Iterable[Row]) -> dict[str, list[Row]]:
     curves: dict[str, list[Row]] = {}
     for row in rows:
         if row.get("bpp"):
-            curves.setdefault(str(row.get("model") or row.get("codec")), []).append(row)
+            curves.setdefault(coder_of(row), []).append(row)
     return {name: sorted(rows, key=lambda row: float(row["bpp"])) for name, rows in curves.items() if len(rows) > 1}
+
+
+def coder_of(row: Row) -> str:
+    """The model, or the codec with its preset."""
+    return str(row.get("model") or row.get("codec"))
 
 
 def choose_anchor(wanted: str, runs: Sequence[Run]) -> str:
@@ -38,51 +44,52 @@ def choose_anchor(wanted: str, runs: Sequence[Run]) -> str:
     return next(iter([*codecs, *several]), "")
 
 
-def deltas(summaries: Sequence[Summary], rows: Sequence[Row], metrics: Sequence[str], anchor: str) -> Iterator[Row]:
+def deltas(clips: Iterable[Row], summaries: Iterable[Row], metrics: Sequence[str], anchor: str) -> Iterator[Row]:
     """A row for every metric of every other coder: {bd: True, anchor, test, metric, bd_rate, bd_quality, ...}.
 
-    Of the curves through the means over clips; `bd_rate_clips` is the mean of the deltas of single clips. None
-    where the anchor has no curve.
+    `clips` and `summaries` are rows of clips and of runs. Of the curves through the means over clips; `bd_rate_clips`
+    is the mean of the deltas of single clips. Nothing where the anchor has no curve.
     """
-    curves = curves_of(rows)
+    curves, own = curves_of(summaries), list(clips)
     if anchor not in curves:
         return
     for test in curves:
         for metric in metrics if test != anchor else ():
             if metric != "tokens":
                 row = {"bd": True, "anchor": anchor, "test": test, "metric": metric}
-                yield row | _delta(curves[anchor], curves[test], metric) | _by_clip(summaries, anchor, test, metric)
+                yield row | _delta(curves[anchor], curves[test], metric) | _by_clip(own, anchor, test, metric)
 
 
 def _delta(anchor: Sequence[Row], test: Sequence[Row], metric: str) -> Row:
-    row: Row = {}
+    """Each of the two deltas is there where the curves share what it is integrated over: quality, or rate."""
     try:
         pair = curve(anchor, metric), curve(test, metric)
-        both = quality_overlap(*pair)
-        row["overlap"] = _in_units(both.low, both.high, metric)
-        row["overlap_share"] = both.share
-        rates = rate_overlap(*pair)
-        row["rate_overlap"] = [rates.low, rates.high]
     except UsageError as exc:
-        row |= {"bd_rate": None, "bd_quality": None, "bd_rate_missing": str(exc)}
-        return row
+        return dict.fromkeys(("bd_rate", "bd_quality")) | {"bd_rate_missing": str(exc), "bd_quality_missing": str(exc)}
+    row: Row = {}
+    with contextlib.suppress(UsageError):
+        both = quality_overlap(*pair)
+        row |= {"overlap": _in_units(both.low, both.high, metric), "overlap_share": both.share}
+    with contextlib.suppress(UsageError):
+        rates = rate_overlap(*pair)
+        row |= {"rate_overlap": [rates.low, rates.high], "rate_overlap_share": rates.share}
     for method in METHODS:
-        end = "" if method == METHODS[0] else f"_{method}"
-        try:
-            row |= {f"bd_rate{end}": bd_rate(*pair, method), f"bd_quality{end}": bd_quality(*pair, method)}
-        except UsageError as exc:
-            row |= {f"bd_rate{end}": None, f"bd_quality{end}": None, f"bd_rate{end}_missing": str(exc)}
+        for name, delta in (("bd_rate", bd_rate), ("bd_quality", bd_quality)):
+            key = name if method == METHODS[0] else f"{name}_{method}"
+            try:
+                row[key] = delta(*pair, method)
+            except UsageError as exc:
+                row |= {key: None, f"{key}_missing": str(exc)}
     return row
 
 
-def _by_clip(summaries: Sequence[Summary], anchor: str, test: str, metric: str) -> Row:
+def _by_clip(rows: Sequence[Row], anchor: str, test: str, metric: str) -> Row:
     if metric in SET_METRICS:
         return {}
     clips: dict[str, dict[str, list[Row]]] = {}
-    for summary in summaries:
-        if summary.run.name in (anchor, test):
-            for row in summary.rows:
-                clips.setdefault(row["path"], {}).setdefault(summary.run.name, []).append(row)
+    for row in rows:
+        if coder_of(row) in (anchor, test):
+            clips.setdefault(row["path"], {}).setdefault(coder_of(row), []).append(row)
     found = []
     for both in clips.values():
         try:

@@ -1,4 +1,8 @@
-"""What codes a clip: a model at one quality, or an ordinary codec at one rate. Both count bytes and decode."""
+"""What codes a clip: a model at one quality, or an ordinary codec at one rate. Both count bytes and decode.
+
+Lower qualities of a model are prefixes of higher ones: where several are asked for, a clip is encoded once, at the
+highest, and the file of each is cut from it (`Master`). Its bytes are those that encoding that way would have written.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,9 @@ import numpy as np
 
 from vidtok import checkpoint
 from vidtok.bitstream.container import TokenReader
+from vidtok.bitstream.repack import choose_entropy, repack
 from vidtok.codec import DecodeOptions, EncodeOptions, choose_quality, decode_clips, encode_file, open_source
-from vidtok.compare import CLIP_FRAMES
+from vidtok.compare import CLIP_FRAMES, frames_ahead
 from vidtok.errors import SourceError
 from vidtok.evaluation.codecs import label, parse_codec
 from vidtok.evaluation.options import EvalOptions, Progress, Row, Warn
@@ -25,7 +30,17 @@ from vidtok.video.info import Pixels
 from vidtok.video.ordinary import OrdinaryOptions, OrdinaryWriter, read_ordinary
 
 Clips = Generator[tuple[Pixels, Sequence[int]]]
-AHEAD = 2 * CLIP_FRAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Master:
+    """A clip encoded once for several qualities: a token file of the highest of them, its ids packed plainly."""
+
+    path: Path
+    quality: int
+    frames: int
+    seconds: float  # from file to file
+    raw_bpp: float
 
 
 @dataclass(kw_only=True)
@@ -36,7 +51,7 @@ class Coded:
     width: int
     height: int
     file_bytes: int
-    seconds: float  # from file to coded
+    seconds: float | None  # from file to coded; None where encoding was shared and of a higher quality
     decode: Callable[[], Clips]  # ((T, H, W, 3), T pts), in order
     row: Row = field(default_factory=dict)  # what only this kind of coder says
     reader: TokenReader | None = None
@@ -47,13 +62,21 @@ class Coded:
 
 
 class Run(Protocol):
-    """One coder at one rate. `head`: the keys that name it in every row."""
+    """One coder at one rate. `head`: the keys that name it in every row; `family`: runs of one family can be coded
+    together; `identity`: keys of rows that must be what they are here for a row of an earlier run to be this one's.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def head(self) -> Row: ...
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def identity(self) -> Row: ...
 
     @property
     def short(self) -> tuple[str, str]:
@@ -63,7 +86,13 @@ class Run(Protocol):
     def prepare(self, encode: EncodeOptions) -> None: ...
 
     def coded(
-        self, path: Path, folder: Path, encode: EncodeOptions, progress: Progress, warn: Warn
+        self,
+        path: Path,
+        folder: Path,
+        encode: EncodeOptions,
+        progress: Progress,
+        warn: Warn,
+        master: Master | None = None,
     ) -> contextlib.AbstractContextManager[Coded]: ...
 
 
@@ -73,6 +102,8 @@ class ModelRun:
 
     model: str
     quality: int | None
+    model_id: str = ""
+    prior_id: str | None = None  # of the prior that ids are coded with
 
     @property
     def name(self) -> str:
@@ -83,6 +114,14 @@ class ModelRun:
         return {"model": self.model, "quality": self.quality}
 
     @property
+    def family(self) -> str:
+        return f"model {self.model}" if self.quality is not None else f"model {self.model}, one rate"
+
+    @property
+    def identity(self) -> Row:
+        return {"model_id": self.model_id, "prior_id": self.prior_id}
+
+    @property
     def short(self) -> tuple[str, str]:
         return Path(self.model).stem, "" if self.quality is None else f"q{self.quality}"
 
@@ -90,24 +129,67 @@ class ModelRun:
         """Load the model, so that no clip's speed pays for it."""
         checkpoint.load(self.model, device=encode.device, precision=encode.precision)
 
+    def options(self, encode: EncodeOptions) -> EncodeOptions:
+        return replace(encode, model=self.model, quality=self.quality, audio="drop", force=True)
+
+    def master(self, path: Path, folder: Path, encode: EncodeOptions, progress: Progress, warn: Warn) -> Master:
+        """The clip at this quality, to cut this and lower ones from."""
+        assert self.quality is not None
+        target = folder / "master.vtok"
+        options = replace(self.options(encode), entropy="raw")
+        report = encode_file(path, target, options, progress=progress, warn=warn)
+        return Master(
+            path=target,
+            quality=self.quality,
+            frames=report.frames,
+            seconds=report.seconds,
+            raw_bpp=report.raw_bpp,
+        )
+
     @contextlib.contextmanager
     def coded(
-        self, path: Path, folder: Path, encode: EncodeOptions, progress: Progress, warn: Warn
+        self,
+        path: Path,
+        folder: Path,
+        encode: EncodeOptions,
+        progress: Progress,
+        warn: Warn,
+        master: Master | None = None,
     ) -> Iterator[Coded]:
-        target = folder / "clip.vtok"
-        encode = replace(encode, model=self.model, quality=self.quality, audio="drop", force=True)
-        report = encode_file(path, target, encode, progress=progress, warn=warn)
+        target, encode = folder / "clip.vtok", self.options(encode)
+        seconds: float | None
+        if master is None:
+            report = encode_file(path, target, encode, progress=progress, warn=warn)
+            seconds, raw_bpp = report.seconds, report.raw_bpp
+        else:
+            seconds, raw_bpp = self._cut(master, target, encode)
         with TokenReader(target) as reader:
+            header = reader.header
+            assert header.width is not None and header.height is not None
             yield Coded(
-                frames=report.frames,
-                width=report.width,
-                height=report.height,
-                file_bytes=report.file_bytes,
-                seconds=report.seconds,
+                frames=reader.frames,
+                width=header.width,
+                height=header.height,
+                file_bytes=target.stat().st_size,
+                seconds=seconds,
                 decode=lambda: decode_clips(reader, _decode_options(encode)),
-                row={"model_id": reader.header.model_id, "raw_bpp": report.raw_bpp},
+                row={
+                    "model_id": header.model_id,
+                    "entropy_mode": header.entropy,
+                    "prior_id": header.prior_id,
+                    "raw_bpp": raw_bpp,
+                    **({"cut_from": master.quality} if master and seconds is None else {}),
+                },
                 reader=reader,
             )
+
+    def _cut(self, master: Master, target: Path, encode: EncodeOptions) -> tuple[float | None, float]:
+        """This quality out of a master: (seconds from video to file, raw bpp)."""
+        assert self.quality is not None
+        began = time.perf_counter()
+        repack(master.path, target, entropy=encode.entropy, quality=self.quality, force=True)
+        whole = master.seconds + time.perf_counter() - began
+        return whole if self.quality == master.quality else None, master.raw_bpp * self.quality / master.quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +207,14 @@ class CodecRun:
         return {"codec": self.name, "quality": self.options.crf}
 
     @property
+    def family(self) -> str:
+        return f"codec {self.name} at {self.options.crf:g}"
+
+    @property
+    def identity(self) -> Row:
+        return {}
+
+    @property
     def short(self) -> tuple[str, str]:
         return f"{self.options.codec}.{self.options.preset}", f"crf{self.options.crf:g}"
 
@@ -133,14 +223,20 @@ class CodecRun:
 
     @contextlib.contextmanager
     def coded(
-        self, path: Path, folder: Path, encode: EncodeOptions, progress: Progress, warn: Warn
+        self,
+        path: Path,
+        folder: Path,
+        encode: EncodeOptions,
+        progress: Progress,
+        warn: Warn,
+        master: Master | None = None,
     ) -> Iterator[Coded]:
         began = time.perf_counter()
         target, pts = folder / "clip.packets", []
         with open_source(path, encode, warn) as video:
             info = video.info
             with OrdinaryWriter(target, self.options, info.width, info.height, info.rate) as writer:
-                with closing(prefetch(iter(video), AHEAD)) as frames:
+                with closing(prefetch(iter(video), frames_ahead(info.width, info.height))) as frames:
                     for frame in frames:
                         writer.write(frame.pixels)
                         pts.append(frame.pts)
@@ -170,11 +266,30 @@ def make_runs(options: EvalOptions) -> list[Run]:
     """Models with their qualities, then codecs with their rates; unknown names and qualities stop everything."""
     runs: list[Run] = []
     for model in options.models:
-        _, path = checkpoint.find_model(model)
-        config = checkpoint.model_config(path, checkpoint.read_metadata(path))
-        runs += [ModelRun(model=model, quality=choose_quality(q, config)) for q in options.qualities]
+        name, path = checkpoint.find_model(model)
+        metadata = checkpoint.read_metadata(path)
+        config, model_id = checkpoint.model_config(path, metadata), metadata.get("content_id", "")
+        _, prior_id = choose_entropy(options.encode.entropy, model_id, name)
+        runs += [
+            ModelRun(model=model, quality=choose_quality(q, config), model_id=model_id, prior_id=prior_id)
+            for q in options.qualities
+        ]
     runs += [CodecRun(options=point) for text in options.codecs for point in parse_codec(text)]
     return list(dict.fromkeys(runs))
+
+
+def families(runs: Sequence[Run]) -> list[list[int]]:
+    """Numbers of runs that are coded together, in the order of the first of each family."""
+    found: dict[str, list[int]] = {}
+    for i, run in enumerate(runs):
+        found.setdefault(run.family, []).append(i)
+    return list(found.values())
+
+
+def highest(runs: Sequence[Run]) -> ModelRun | None:
+    """The one that the others are cut from; None where each is coded by itself."""
+    models = [run for run in runs if isinstance(run, ModelRun) and run.quality is not None]
+    return max(models, key=lambda run: run.quality or 0) if len(models) > 1 else None
 
 
 def _decode_options(e: EncodeOptions) -> DecodeOptions:

@@ -75,7 +75,7 @@ class Summary:
         if self._tokens is not None:
             pooled = self._tokens.result()
             row |= {key: pooled[key] for key in TOKEN_KEYS}
-        return row | {key: _mean(rows, key) for key in ("encode_fps", "decode_fps")}
+        return row | {key: _mean([r for r in rows if r[key] is not None], key) for key in ("encode_fps", "decode_fps")}
 
     def _add_frames(self, pair: tuple[Gaussian, Gaussian]) -> None:
         if not self._frames[0].count:

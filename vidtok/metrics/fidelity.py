@@ -15,6 +15,9 @@ import torch
 from vidtok.metrics.structure import MIN_SIDE, Pyramid
 
 BEST_PSNR = 100.0
+EXACT = 2**24 // 255**2
+MANY = 12  # frames
+PIECE = 2**10 * EXACT  # values at a time, few enough for the cache
 LUMA = (0.2126, 0.7152, 0.0722)
 
 
@@ -34,8 +37,8 @@ class FramePair:
     @cached_property
     def mse(self) -> torch.Tensor:
         """Mean squared error over RGB of each frame, exact sums: (T,) float64."""
-        wide = self.difference.to(torch.int32)
-        return wide.mul_(wide).sum((1, 2, 3), dtype=torch.int64).double() / (3 * self.height * self.width)
+        pairs = zip(self.reference.reshape(self.frames, -1), self.other.reshape(self.frames, -1), strict=True)
+        return torch.tensor([_squares(x, y) for x, y in pairs], dtype=torch.float64) / (3 * self.height * self.width)
 
     @cached_property
     def mse_luma(self) -> torch.Tensor:
@@ -45,9 +48,8 @@ class FramePair:
 
     @cached_property
     def rgb(self) -> Pyramid:
-        """SSIM terms of T x 3 planes, frame by frame."""
-        x, y = (_channels_last(frames) for frames in (self.reference, self.other))
-        return _pyramid(x, y)
+        """SSIM terms of 3 x T planes: all red ones first."""
+        return _rgb_pyramid(self.reference, self.other)
 
     @cached_property
     def luma(self) -> Pyramid:
@@ -185,14 +187,21 @@ def psnr_of(mse: float) -> float:
 
 
 def _by_frame(planes: torch.Tensor, frames: int) -> torch.Tensor:
-    """Values of T x channels planes -> their mean for each frame (T,)."""
-    return planes.view(frames, -1).mean(1)
+    """Values of channels x T planes -> their mean for each frame (T,)."""
+    return planes.view(-1, frames).mean(0)
 
 
-def _channels_last(frames: torch.Tensor) -> torch.Tensor:
-    """(T, H, W, 3) -> (H, W, T * 3), still uint8."""
-    count, height, width, _ = frames.shape
-    return frames.permute(1, 2, 0, 3).reshape(height, width, 3 * count)
+def _squares(x: torch.Tensor, y: torch.Tensor) -> int:
+    """Sum of squared differences of uint8 values (N,), exact: float32 holds a sum of EXACT squares as an integer."""
+    total = 0
+    for first in range(0, len(x), PIECE):
+        piece = slice(first, first + PIECE)
+        difference = x[piece].float().sub_(y[piece])
+        difference.mul_(difference)
+        whole = len(difference) // EXACT * EXACT
+        sums = difference[:whole].view(-1, EXACT).sum(1).sum(dtype=torch.float64)
+        total += int(sums + difference[whole:].sum(dtype=torch.float64))
+    return total
 
 
 def _luma(frames: torch.Tensor) -> torch.Tensor:
@@ -201,14 +210,50 @@ def _luma(frames: torch.Tensor) -> torch.Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
+def _rgb_pyramid(x: torch.Tensor, y: torch.Tensor) -> Pyramid:
+    """Of uint8 frames (T, H, W, 3). Rows become s and d as they lie and are turned round after that: turning bytes
+    takes several times as long."""
+    frames, height, width, _ = x.shape
+    held = torch.empty(0)
+
+    def strip(first: int, end: int, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal held
+        values = frames * (end - first) * width * 3
+        if len(held) < 2 * values:
+            held = torch.empty(2 * values)
+        s, d = held[: 2 * values].view(2, frames, -1)
+        _sum_and_difference(x[:, first:end].reshape(frames, -1), y[:, first:end].reshape(frames, -1), s, d)
+        for turned, lying in zip(scratch, (s, d), strict=True):
+            _turn(lying, turned.view(-1, frames))
+        return scratch[0], scratch[1]
+
+    return Pyramid(strip, height, width, 3 * frames)
+
+
+def _turn(lying: torch.Tensor, turned: torch.Tensor) -> None:
+    """(T, P) float32 into (P, T); values are integers below 2^10. A product with the identity is the quickest way for
+    many frames, and exact unless products are allowed to round their factors."""
+    frames = len(lying)
+    if frames >= MANY and torch.get_float32_matmul_precision() == "highest":
+        torch.mm(lying.t(), torch.eye(frames), out=turned)
+    else:
+        turned.copy_(lying.t())
+
+
 def _pyramid(x: torch.Tensor, y: torch.Tensor) -> Pyramid:
-    """Of two stacks of planes (H, W, N), uint8 or float32."""
+    """Of two stacks of planes (H, W, N) float32."""
 
     def strip(first: int, end: int, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         s, d = scratch
-        s.copy_(x[first:end])
-        d.copy_(y[first:end])
-        torch.sub(s, d, out=d)  # x - y
-        return s.mul_(2).sub_(d), d  # 2 x - (x - y); in place, since fresh memory costs more than arithmetic
+        _sum_and_difference(x[first:end], y[first:end], s, d)
+        return s, d
 
     return Pyramid(strip, *x.shape)
+
+
+def _sum_and_difference(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor, d: torch.Tensor) -> None:
+    """x + y into s and x - y into d; in place, since fresh memory costs more than arithmetic."""
+    s.copy_(x)
+    d.copy_(y)
+    torch.sub(s, d, out=d)
+    s.mul_(2).sub_(d)

@@ -44,7 +44,7 @@ WHOLE_CLIP = ("psnr:video", "psnr:worst")
 """Metrics without a value for each frame."""
 
 BATCH_FRAMES = 16
-BATCH_VALUES = 2**23
+BATCH_VALUES = 2**25
 
 Frames = np.ndarray[Any, Any] | torch.Tensor
 

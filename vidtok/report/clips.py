@@ -183,8 +183,8 @@ def _worst_of_clip(runs: Sequence[ClipDetail], names: Names) -> str:
 def _worst_figure(frame: Preview, detail: ClipDetail, names: Names, anchor: str | None) -> str:
     clip, run = names.clip(detail.path), names.run(detail.run)
     pictures = "".join(
-        f'<img src="{data_uri(getattr(frame, pane))}" loading="lazy" alt="{label}, frame {frame.frame} of '
-        f'{text(clip)}, {text(run)}">'
+        f'<img src="{data_uri(getattr(frame, pane))}" loading="lazy" width="{detail.preview_width}" '
+        f'height="{detail.preview_height}" alt="{label}, frame {frame.frame} of {text(clip)}, {text(run)}">'
         for pane, label in names.panes
     )
     values = ", ".join(f"{text(key)} {number(value)}" for key, value in frame.values.items())

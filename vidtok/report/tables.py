@@ -179,19 +179,23 @@ def _delta_table(report: Report, names: Names) -> str:
     for row in report.deltas:
         pair = [f"<bdi>{text(names.series.get(str(row[key]), row[key]))}</bdi>" for key in ("test", "anchor")]
         cells = [*pair, text(row["metric"])]
-        if row.get("bd_rate") is None:
-            why = text(row.get("bd_rate_missing", "no common range"))
-            body.append([*cells, f'<span class="more">{why}</span>', "–", "–", "–"])
-            continue
         clips = f"{number(row.get('bd_rate_clips'))}{_interval(row, 'bd_rate_clips')}"
-        low, high = row.get("overlap") or (None, None)
-        share = f'<span class="more">{100 * row.get("overlap_share", 1):.0f} % of both</span>'
-        overlap = f"{number(low)} to {number(high)}{share}"
-        body.append([*cells, number(row["bd_rate"]), number(row.get("bd_quality")), clips, overlap])
+        overlap = "–"
+        if row.get("overlap"):
+            low, high = map(number, row["overlap"])
+            overlap = f'{low} to {high}<span class="more">{100 * row["overlap_share"]:.0f} % of both</span>'
+        body.append([*cells, _delta_cell(row, "bd_rate"), _delta_cell(row, "bd_quality"), clips, overlap])
     if not body:
         return ""
     head = ["curve", "against", "metric", "BD-rate, %", "BD-quality", "BD-rate of clips, %", "range of the metric"]
     return "<p>BD-rate below 0: fewer bits for the same quality.</p>" + table("Bjontegaard deltas", head, body)
+
+
+def _delta_cell(row: Row, key: str) -> str:
+    """The delta, or why there is none."""
+    if row.get(key) is not None:
+        return number(row[key])
+    return f'<span class="more">{text(row.get(f"{key}_missing", "no common range"))}</span>'
 
 
 def _figure(metric: str, plot: str) -> str:

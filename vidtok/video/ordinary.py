@@ -157,7 +157,8 @@ class OrdinaryWriter:
 def read_ordinary(path: Path, writer: OrdinaryWriter) -> Iterator[Pixels]:
     """The frames (H, W, 3) of what `writer` wrote, in order of showing."""
     context: Any = av.CodecContext.create(ENCODERS[writer.options.codec].decoder, "r")
-    # PyAV frees a decoder while holding Python's lock; a thread of the decoder that logs just then would wait for ever
+    # PyAV frees a decoder while holding Python's lock, and these packets, whose bytes are Python's, want that lock to
+    # be freed: a thread of the decoder that lets go of one just then would wait for ever. Hence none.
     context.thread_type, context.thread_count = "NONE", 1
     to_rgb = ToRgb(ColourTags(matrix=1, range=1, primaries=1, transfer=1), writer.width, writer.height)
     with open(path, "rb") as file:

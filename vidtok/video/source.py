@@ -141,7 +141,7 @@ class VideoReader:
         self._describe(first)
 
     def _prepare(self, context: Any) -> None:
-        context.thread_type = "AUTO"
+        context.thread_type = "AUTO"  # safe to close early: packets from a container are FFmpeg's own, see ordinary.py
         # the decoder itself refuses what a later header may announce
         context.options = {"max_pixels": str(max(self._max_pixels, 1))}
 

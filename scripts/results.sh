@@ -1,0 +1,33 @@
+#!/bin/sh
+# scripts/results.sh DATA [OUTPUT]: measure what docs/results.md shows, on the videos in the folder DATA. Rows of JSON go
+# to files in OUTPUT; scripts/results.py makes the page of them. Can be stopped and started again.
+set -eu
+cd "$(dirname "$0")/.."
+data=${1:?"give a folder with videos"}
+output=${2:-runs/results}
+mkdir -p "$output"
+rows() {
+    name=$1
+    shift
+    vidtok eval "$data" --resize 256 --frames 49 --output "$output/$name.jsonl" --resume "$@"
+}
+
+metrics=psnr,psnr:y,ssim,ms_ssim,xpsnr
+qualities="--quality 1 --quality 2 --quality 3 --quality 4"
+
+# Rate and distortion: two clips at a time, a core each
+rows codecs --workers 2 --metric $metrics --no-model \
+    --codec x264:crf=16..48..4:preset=medium \
+    --codec x265:crf=16..48..4:preset=medium \
+    --codec svtav1:crf=20..62..6:preset=8
+rows model --workers 2 --metric $metrics $qualities
+
+# The same ids in every entropy mode
+for mode in raw lzma adaptive prior; do
+    rows "mode-$mode" --workers 2 --metric psnr $qualities --entropy $mode ||
+        echo "mode $mode could not be measured" >&2
+done
+
+# Speed: one clip at a time, from file to file
+rows speed --metric psnr --quality 1 --codec x264:crf=36:preset=medium --codec x265:crf=36:preset=medium \
+    --codec svtav1:crf=42:preset=8
