@@ -198,7 +198,7 @@ def golden_files() -> dict[str, bytes]:
         "prior_stages.vtok": make_file(
             prior_header(codebooks=2, quality=2, chunk_latents=3, segment_frames=17, **small), 21
         ),
-        "varying.vtok": make_file(replace(stages, varying=True, segment_frames=10), 37),
+        "varying.vtok": make_file(replace(stages, varying=True, segment_frames=10), 27),
         "adaptive_varying.vtok": make_file(
             make_header(
                 entropy="adaptive", codebooks=3, quality=3, varying=True, segment_frames=17, **repeating
@@ -206,6 +206,6 @@ def golden_files() -> dict[str, bytes]:
             60,
         ),
         "prior_varying.vtok": make_file(
-            prior_header(codebooks=3, quality=3, varying=True, chunk_latents=3, segment_frames=13, **small), 45
+            prior_header(codebooks=3, quality=3, varying=True, chunk_latents=2, segment_frames=9, **small), 25
         ),
     }

@@ -28,7 +28,6 @@ def describe(reader: TokenReader) -> dict[str, Any]:
         "codebooks": head.codebooks,
         "vocabulary": head.vocabulary if isinstance(head.vocabulary, int) else list(head.vocabulary),
         "quality": head.quality,
-        "qualities": histogram(stages) if head.quality else None,
         "entropy": head.entropy,
         "segments": reader.segments,
         "chunks": len(reader.chunks),
@@ -39,6 +38,7 @@ def describe(reader: TokenReader) -> dict[str, Any]:
         "precision": head.precision or None,
         "device": head.device or None,
         "damaged_source": reader.damaged_source,
+        "qualities": histogram(stages) if head.quality else None,
         **_more(reader),
     }
 
