@@ -17,9 +17,9 @@ qualities="--quality 1 --quality 2 --quality 3 --quality 4"
 
 # Rate and distortion: two clips at a time, a core each
 rows codecs --workers 2 --metric $metrics --no-model \
-    --codec x264:crf=16..48..4:preset=medium \
-    --codec x265:crf=16..48..4:preset=medium \
-    --codec svtav1:crf=20..62..6:preset=8
+    --codec x264:crf=18..48..6:preset=medium \
+    --codec x265:crf=18..48..6:preset=medium \
+    --codec svtav1:crf=20..60..8:preset=8
 rows model --workers 2 --metric $metrics $qualities
 
 # The same ids in every entropy mode
