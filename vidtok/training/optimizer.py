@@ -7,7 +7,7 @@ Adam is Kingma and Ba 2014 with bias correction; neither decays biases and norms
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -46,16 +46,26 @@ def orthogonalize(matrix: Tensor, steps: int = 5) -> Tensor:
     return x if matrix.shape[0] <= matrix.shape[1] else x.T
 
 
+def _inner(name: str, parameter: nn.Parameter) -> bool:
+    """Convolutions inside the bodies of a tokenizer."""
+    return parameter.ndim == 4 and "body." in name
+
+
 class Optimizer:
     """`step(rate)` applies the gradients at `rate` times the configured learning rates; without one nothing moves."""
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        config: OptimizerConfig,
+        inner: Callable[[str, nn.Parameter], bool] = _inner,
+    ) -> None:
+        """`inner` says of a parameter whether it is for Muon; its first axis counts as rows."""
         self.config = config
         self.matrices: dict[str, nn.Parameter] = {}
         self.others: dict[str, nn.Parameter] = {}
         for name, parameter in parameters:
-            inner = parameter.ndim == 4 and "body." in name
-            (self.matrices if inner else self.others)[name] = parameter
+            (self.matrices if inner(name, parameter) else self.others)[name] = parameter
         self.momentum = {name: torch.zeros_like(p) for name, p in self.matrices.items()}
         self.mean = {name: torch.zeros_like(p) for name, p in self.others.items()}
         self.square = {name: torch.zeros_like(p) for name, p in self.others.items()}

@@ -86,6 +86,8 @@ class PriorTrainConfig:
             raise ConfigError(f"size is an even number of cells, got {self.size}")
 
 
+INNER = ("remember", "known", "below", "near", "mix", "first", "common.others")  # matrices for Muon
+
 PriorRun = Run[PriorTrainConfig, QuantizedNetwork]
 
 
@@ -272,7 +274,7 @@ def _set_up(config: PriorTrainConfig, folder: Path, data: TokenData, world: Worl
         about = {"model_id": data.model_id or "", "description": config.description}
         write_atomically(path, priors.to_bytes(what, averaged.tensors(), **about))
 
-    optimizer = Optimizer(network.named_parameters(), config.optimizer)
+    optimizer = Optimizer(network.named_parameters(), config.optimizer, lambda name, _: name in INNER)
     run = Run(config, network, averaged, optimizer, write, priors.SUFFIX)
     if (folder / "last.safetensors").exists() and (changed := load_run(folder, run, world)):
         warn(f"resumed with other settings than before ({', '.join(changed)}): losses will not be as without a stop")
