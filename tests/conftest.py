@@ -108,3 +108,48 @@ def data() -> Path:
     if not (folder / "odd" / "expected.json").exists():
         pytest.skip(f"no test videos at {folder}; VIDTOK_DATA says where they are")
     return folder
+
+
+def save_rates(path: Path, qualities: int = 3, period: int = 3) -> Path:
+    """A recurrent model made by hand that every stage makes better: a few cosines, rounded, with what is left going on.
+
+    Its networks add a little noise, so that nothing in it is without effect.
+    """
+    import numpy as np
+    import torch
+
+    from vidtok.checkpoint import save_tokenizer
+    from vidtok.model.quantizer import QuantizerConfig
+    from vidtok.model.tokenizer import ModelConfig, RecurrentTokenizer, build_tokenizer
+
+    t, y, x = (np.cos(np.pi * (np.arange(n) + 0.5)[:, None] * np.arange(3) / n) for n in (4, 8, 8))
+    shapes = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
+    cosines = [np.einsum("t,y,x->tyx", t[:, a], y[:, b], x[:, c]) for a, b, c in shapes]
+    basis = np.stack([(c[..., None] * np.eye(3)[k]).ravel() for c in cosines for k in range(3)])
+    basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    backbone = {"width": 8, "hidden": 8, "delayed": 4, "phases": 2, "period": period, "coefficients": 12, "notes": 4}
+    backbone |= {"groups": 4, "decoder_blocks": 1, "update_blocks": 1, "encoder_blocks": 1}
+    config = ModelConfig(
+        kind="recurrent", backbone=backbone, quantizer=QuantizerConfig(levels=(8, 5, 5, 5)), qualities=qualities
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_tokenizer(config).eval()
+        assert isinstance(model, RecurrentTokenizer)
+        core = model.recurrence
+        for layer in (core.outlet, core.guess, core.scale, core.gate, model.encoder.outlet, model.decoder.outlet):
+            torch.nn.init.normal_(layer.weight, std=0.01)
+        model.encoder.analysis.weight.copy_(torch.from_numpy(basis)[..., None, None])
+        model.decoder.synthesis.weight.copy_(torch.from_numpy(basis.T)[..., None, None])
+        core.predict.weight.copy_(torch.eye(12)[..., None, None])
+        core.guess.bias.data[:12] = 3.0  # believe what was seen before
+        core.scale.bias.data.copy_(torch.tensor([1.5] * 3 + [0.5] * 9))
+        core.gate.bias.data.fill_(6.0)  # believe the stage below
+        save_tokenizer(path, model, name=path.stem, description="made by hand")
+    return path
+
+
+@pytest.fixture(scope="session")
+def rates_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model called `rates` of three qualities, each better than the one below."""
+    return save_rates(tmp_path_factory.mktemp("model") / "rates.safetensors")

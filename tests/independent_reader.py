@@ -40,13 +40,13 @@ class Bytes:
 
 def read_header(file):
     start = file.at
-    assert file.take(8) == b"\x89VTK\r\n\x1a\n" and file.take(1) == b"\0"
+    assert file.take(8) == b"\x89VTK\r\n\x1a\n" and file.take(1) == b"\1"
     end = file.u32() + file.at
     sections = {}
     while file.at < end:
         tag = file.varint()
         sections[tag // 2] = Bytes(file.take(file.varint()))
-        assert tag // 2 <= 11 or tag % 2 == 0, "unknown and needed"
+        assert tag // 2 <= 12 or tag % 2 == 0, "unknown and needed"
     crc = zlib.crc32(file.data[start : file.at])
     assert crc == file.u32(), "damaged header"
     grid, layout, coding = sections[1], sections[2], sections[3]
@@ -60,6 +60,8 @@ def read_header(file):
     head["prior_id"] = coding.take(32).hex() if head["entropy"] == 3 else None
     if 4 in sections:
         head |= {"width": sections[4].varint(), "height": sections[4].varint()}
+    head["varying"] = 12 in sections
+    assert not head["varying"] or sections[12].varint() == 1, "stages by segment only"
     head["clock"] = 5 in sections
     if head["clock"]:
         head["time_base"] = (sections[5].varint(), sections[5].varint())
@@ -190,7 +192,8 @@ def latents_before(header, number):
 
 def read_chunk(header, head, payload):
     number, flags, latents = head.varint(), head.varint(), head.varint()
-    stages = [(head.varint(), head.u32(), head.u32()) for _ in header["vocabularies"]]
+    held = head.varint() if header["varying"] else len(header["vocabularies"])
+    stages = [(head.varint(), head.u32(), head.u32()) for _ in range(held)]
     pts, data, columns = [], Bytes(payload), []
     course = find_prior(header["prior_id"], latents_before(header, number)) if header["prior_id"] else None
     if header["clock"]:
@@ -200,7 +203,7 @@ def read_chunk(header, head, payload):
                 step += head.zigzag() if flags & 1 else 0
                 now += step
             pts.append(now)
-    for k, ((size, crc, ids_crc), vocabulary) in enumerate(zip(stages, header["vocabularies"], strict=True)):
+    for k, ((size, crc, ids_crc), vocabulary) in enumerate(zip(stages, header["vocabularies"][:held], strict=True)):
         stored = data.take(size)
         width = 2 if vocabulary <= 1 << 16 else 4 if vocabulary <= 1 << 32 else 8
         if header["entropy"] == 2 and stored[0] == 3:
@@ -219,6 +222,7 @@ def read_chunk(header, head, payload):
         assert zlib.crc32(stored) == crc and max(ids) < vocabulary
         assert zlib.crc32(b"".join(i.to_bytes(width, "little") for i in ids)) == ids_crc
         columns.append(ids)
+    columns += [[-1] * len(columns[0])] * (len(header["vocabularies"]) - held)
     return number, latents, pts, [i for together in zip(*columns, strict=True) for i in together]
 
 

@@ -305,8 +305,10 @@ def test_the_future_is_refused_by_name() -> None:
     def changed(new: bytes) -> io.BytesIO:
         return io.BytesIO(new + zlib.crc32(new).to_bytes(4, "little"))
 
-    with pytest.raises(UnsupportedError, match="token file version 1"):
-        TokenReader(changed(data[:8] + b"\x01" + data[9:-4]))
+    with pytest.raises(UnsupportedError, match="token file version 2; this vidtok reads version 1"):
+        TokenReader(changed(data[:8] + b"\x02" + data[9:-4]))
+    with pytest.raises(UnsupportedError, match="token file version 0; this vidtok reads version 1"):
+        TokenReader(changed(data[:8] + b"\x00" + data[9:-4]))
     body = data[13:-4]
     for tag, refused in ((99 * 2 + 1, True), (99 * 2, False)):
         more = body + bytes([tag & 127 | 128, tag >> 7, 1, 0])

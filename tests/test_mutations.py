@@ -36,7 +36,9 @@ def read_all(data: bytes, right: list[Ids]) -> bool:
     for recover in (False, True):
         try:
             with TokenReader(io.BytesIO(data), recover=recover) as reader:
-                describe(reader)
+                parts = describe(reader)["parts"]
+                assert sum(part["bytes"] for part in parts.values()) == len(data)
+                assert all(part["bytes"] >= 0 for part in parts.values())
                 sound = not reader.verify(deep=True) and sound
                 for chunk in reader.iter_chunks(skip_damaged=True, on_audio=len):
                     if chunk.ids is not None:

@@ -83,13 +83,21 @@ def make_ids(header: TokenHeader, latents: int, seed: int = 0) -> np.ndarray:
     if header.entropy == "prior":
         return sampled_ids(header, latents, rng)
     if header.entropy != "raw" and latents:
-        plain = make_ids(replace(header, entropy="raw"), latents, seed)
+        plain = make_ids(replace(header, entropy="raw", varying=False), latents, seed)
         kept = rng.random((latents, header.grid_height, header.grid_width)) < 0.8
         for t in range(1, latents):
             plain[t][kept[t]] = plain[t - 1][kept[t]]
-        return plain
+        return leave_out(plain, header)
     parts = [rng.integers(0, v, (latents, header.grid_height, header.grid_width)) for v in header.vocabularies]
-    return np.stack(parts, -1) if header.codebooks else parts[0]
+    return leave_out(np.stack(parts, -1), header) if header.codebooks else parts[0]
+
+
+def leave_out(ids: np.ndarray, header: TokenHeader) -> np.ndarray:
+    """Segments of a file that may hold fewer stages take turns: all of them, one, two, and so on."""
+    length = Layout(header).segment_latents or len(ids)
+    for segment, start in enumerate(range(0, len(ids), length) if header.varying else ()):
+        ids[start : start + length, ..., segment % header.stages or header.stages :] = -1
+    return ids
 
 
 def sampled_ids(header: TokenHeader, latents: int, rng: np.random.Generator) -> np.ndarray:
@@ -109,7 +117,7 @@ def sampled_ids(header: TokenHeader, latents: int, rng: np.random.Generator) -> 
             course.run(stage, sample)
         chunks.append([to_ids(stage, network.parts, "<i8") for stage in symbols])
     ids = np.concatenate([np.stack(chunk, -1) for chunk in chunks])
-    return ids if header.codebooks else ids[..., 0]
+    return leave_out(ids, header) if header.codebooks else ids[..., 0]
 
 
 def make_pts(header: TokenHeader, frames: int, start: int = 7) -> list[int]:
@@ -189,5 +197,15 @@ def golden_files() -> dict[str, bytes]:
         "prior.vtok": make_file(prior_header(chunk_latents=4), 25, seed=1),
         "prior_stages.vtok": make_file(
             prior_header(codebooks=2, quality=2, chunk_latents=3, segment_frames=17, **small), 21
+        ),
+        "varying.vtok": make_file(replace(stages, varying=True, segment_frames=10), 37),
+        "adaptive_varying.vtok": make_file(
+            make_header(
+                entropy="adaptive", codebooks=3, quality=3, varying=True, segment_frames=17, **repeating
+            ),
+            60,
+        ),
+        "prior_varying.vtok": make_file(
+            prior_header(codebooks=3, quality=3, varying=True, chunk_latents=3, segment_frames=13, **small), 45
         ),
     }

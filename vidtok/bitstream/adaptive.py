@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from vidtok.bitstream import lz, mixing
 from vidtok.bitstream.bits import Ids
@@ -45,17 +46,21 @@ def parts(vocabulary: int, digits: Sequence[int]) -> list[Part]:
     return found
 
 
-def to_symbols(ids: Ids, form: Sequence[Part]) -> mixing.Symbols:
-    """Ids (t, h, w) -> symbols (t, h, w, n)."""
+def to_symbols(ids: Ids, form: Sequence[Part], dtype: npt.DTypeLike = np.int64) -> mixing.Symbols:
+    """Ids (..., t, h, w) -> symbols (..., t, h, w, n) of 0 to 255."""
     wide = ids.astype(np.int64)
-    return np.stack([(wide // p.unit % p.digit >> p.shift) & 255 for p in form], axis=-1)
+    symbols = np.empty((*ids.shape, len(form)), dtype)
+    for k, p in enumerate(form):
+        symbols[..., k] = (wide // p.unit % p.digit >> p.shift) & 255
+    return symbols
 
 
 def to_ids(symbols: mixing.Symbols, form: Sequence[Part], dtype: str) -> Ids:
     """The inverse; FormatError where a digit that was cut is none."""
     digits: dict[tuple[int, int], np.ndarray] = {}
     for k, p in enumerate(form):
-        digits[p.unit, p.digit] = digits.get((p.unit, p.digit), 0) + (symbols[..., k] << p.shift)
+        own = symbols[..., k].astype(np.int64) << p.shift
+        digits[p.unit, p.digit] = digits[p.unit, p.digit] + own if (p.unit, p.digit) in digits else own
     ids = np.zeros(symbols.shape[:3], np.int64)
     for (unit, digit), value in digits.items():
         if int(value.max(initial=0)) >= digit:

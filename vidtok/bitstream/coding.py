@@ -15,10 +15,12 @@ import numpy as np
 
 from vidtok.bitstream import adaptive, lz, prior
 from vidtok.bitstream.bits import Ids, bits_for, pack, packed_bytes, unpack
-from vidtok.bitstream.header import FREE_IDS, TokenHeader, id_bytes
+from vidtok.bitstream.header import FREE_IDS, TokenHeader, digit_groups, id_bytes
 from vidtok.bitstream.layout import Layout
 from vidtok.bitstream.records import ChunkHead, Stage
 from vidtok.errors import DamagedError, FormatError
+
+Kind = tuple[int, tuple[int, ...]]  # vocabulary and digits of a stage
 
 
 class Part(NamedTuple):
@@ -80,16 +82,27 @@ def check_ids(ids: np.ndarray, vocabulary: int) -> None:
         raise FormatError(f"ids {int(ids.min())} to {int(ids.max())} are outside a vocabulary of {vocabulary}")
 
 
+def stored_stages(ids: np.ndarray, header: TokenHeader) -> int:
+    """How many stages ids (n, h, w[, K]) hold, n above 0: those of the rest are -1. FormatError if only some are."""
+    if not header.varying:
+        return header.stages
+    count = int(np.count_nonzero(ids[0, 0, 0] >= 0))
+    if not count or int(ids[..., :count].min()) < 0 or (ids[..., count:] != -1).any():
+        raise FormatError("ids are -1 in all cells of the last stages of a segment, and nowhere else")
+    return count
+
+
 def encode_stages(ids: np.ndarray, number: int, header: TokenHeader) -> tuple[tuple[Stage, ...], list[bytes]]:
     """Checksums and stored bytes of each stage of ids (n, h, w[, K]), those of chunk `number`."""
-    course = _course(number, header)
+    kinds = _kinds(header)
+    course = _course(number, header, kinds)
     stages, payloads = [], []
     below: list[Ids] = []
-    for k, vocabulary in enumerate(header.vocabularies):
+    for k, (vocabulary, _) in enumerate(kinds[: stored_stages(ids, header)]):
         own = ids[..., k] if header.codebooks else ids
         check_ids(own, vocabulary)
         own = np.ascontiguousarray(own, dtype=f"<u{id_bytes(vocabulary)}")
-        payload = MODES[header.entropy].squeeze(own, _part(header, own.shape[0], below, course))
+        payload = MODES[header.entropy].squeeze(own, _part(header, kinds, own.shape[0], below, course))
         stages.append(Stage(len(payload), zlib.crc32(payload), zlib.crc32(own.data)))
         payloads.append(payload)
         below.append(own)
@@ -97,20 +110,28 @@ def encode_stages(ids: np.ndarray, number: int, header: TokenHeader) -> tuple[tu
 
 
 def decode_stages(payloads: Sequence[bytes | memoryview], head: ChunkHead, header: TokenHeader) -> Ids:
-    """ids (n, h, w[, K]) of a chunk, uint16, 32 or 64; DamagedError if they are not those written."""
-    course = _course(head.number, header)
+    """ids (n, h, w[, K]) of a chunk, of `header.id_type`; DamagedError if they are not those written."""
+    kinds = _kinds(header)
+    course = _course(head.number, header, kinds)
     found: list[Ids] = []
     for payload, stage in zip(payloads, head.stages, strict=True):
-        found.append(_decode_stage(payload, stage, head, header, _part(header, head.latents, found, course)))
+        part = _part(header, kinds, head.latents, found, course)
+        found.append(_decode_stage(payload, stage, head, header, part))
     if not header.codebooks:
         return found[0]
-    ids = np.empty(header.grid_shape(head.latents), f"u{header.id_bytes}")
+    ids = np.full(header.grid_shape(head.latents), -1 if header.varying else 0, header.id_type)
     for k, own in enumerate(found):
         ids[..., k] = own
     return ids
 
 
-def _course(number: int, header: TokenHeader) -> prior.Course | None:
+def _kinds(header: TokenHeader) -> list[Kind]:
+    """Those of all stages."""
+    groups = digit_groups(header) or [()]
+    return [(vocabulary, groups[k % len(groups)]) for k, vocabulary in enumerate(header.vocabularies)]
+
+
+def _course(number: int, header: TokenHeader, kinds: Sequence[Kind]) -> prior.Course | None:
     """What mode prior keeps through the stages of chunk `number`; FormatError if the prior is for other ids."""
     if header.entropy != "prior":
         return None
@@ -119,21 +140,21 @@ def _course(number: int, header: TokenHeader) -> prior.Course | None:
     assert header.prior_id
     network = priors.load(header.prior_id)
     config = network.config
-    kinds = {(header.vocabularies[k], header.stage_digits(k)) for k in range(header.stages)}
-    if kinds != {(config.vocabulary, config.digits)} or header.stages > config.stages:
+    if set(kinds) != {(config.vocabulary, config.digits)} or header.stages > config.stages:
         raise FormatError(
             f"prior {header.prior_id[:12]} is for up to {config.stages} stages of digits {list(config.digits)}; "
             f"these ids are others"
         )
-    return prior.Course(network, Layout(header).latents_before(number))
+    return prior.Course(network, Layout(header).latents_before(number), header.stages)
 
 
-def _part(header: TokenHeader, latents: int, below: Sequence[Ids], course: prior.Course | None) -> Part:
+def _part(
+    header: TokenHeader, kinds: Sequence[Kind], latents: int, below: Sequence[Ids], course: prior.Course | None
+) -> Part:
     """The stage after those that are known."""
     stage, shape = len(below), (latents, header.grid_height, header.grid_width)
-    vocabulary, digits = header.vocabularies[stage], header.stage_digits(stage)
-    same = stage and (header.vocabularies[stage - 1], header.stage_digits(stage - 1)) == (vocabulary, digits)
-    return Part(shape, vocabulary, digits, below[-1] if same else None, course)
+    same = stage and kinds[stage - 1] == kinds[stage]
+    return Part(shape, *kinds[stage], below[-1] if same else None, course)
 
 
 def _decode_stage(
@@ -151,4 +172,4 @@ def _decode_stage(
     return ids
 
 
-__all__ = ["FREE_IDS", "check_ids", "decode_stages", "encode_stages", "packed_bytes"]
+__all__ = ["FREE_IDS", "check_ids", "decode_stages", "encode_stages", "packed_bytes", "stored_stages"]

@@ -25,11 +25,12 @@ def export_ids(reader: TokenReader, target: str | os.PathLike[str], *, force: bo
     """Write all ids of `reader` to `target` by its suffix; returns the bytes written.
 
     .npy (t, h, w[, K]) uint16, uint32 or uint64; .bin the same numbers, flat, little-endian, without header.
+    Where segments hold fewer stages than others they are int16, int32 or int64, and ids that are not stored -1.
     """
     suffix = Path(target).suffix.lower()
     if suffix not in SUFFIXES:
         raise OutputError(f"cannot export to {target}: the name must end in {' or '.join(SUFFIXES)}")
-    kind = f"<u{reader.header.id_bytes}"
+    kind = f"<{reader.header.id_type}"
     with OutputFile(target, force=force) as sink:
         written = sink.write(npy_header(reader.ids.shape, kind)) if suffix == ".npy" else 0
         for chunk in reader.iter_chunks():

@@ -15,6 +15,7 @@ MAX_CODEBOOKS = 1024
 MAX_STRIDE = 65535
 MAX_CHUNK_LATENTS = 65535
 MAX_VOCABULARY = 1 << 62
+MAX_DIGITS = 64  # of an id: those of a single level too
 FREE_IDS = 1 << 24  # ids a chunk may hold beyond eight per payload byte (they cost nothing: vocabulary 1)
 
 ENTROPY = {"raw": 0, "lzma": 1, "adaptive": 2, "prior": 3}
@@ -53,6 +54,7 @@ class TokenHeader:
     height: int | None = None
     digits: tuple[int, ...] | tuple[tuple[int, ...], ...] = ()  # levels of an id's digits, fastest first
     quality: int | None = None  # stages kept of a multi-rate model; None: the model has one rate
+    varying: bool = False  # whether segments may hold fewer than all stages; ids that are not stored read as -1
     chunk_latents: int = 16  # latent frames per chunk
     segment_frames: int = 0  # frames after which tokenizer state starts anew; 0: never
     look_back: int = 0  # latent frames a decoder needs before the ones wanted
@@ -105,9 +107,10 @@ class TokenHeader:
         return Geometry(time=self.time_stride, space=self.space_stride)
 
     @property
-    def id_bytes(self) -> int:
-        """Bytes of the smallest unsigned type that holds any id: 2, 4 or 8."""
-        return id_bytes(max(self.vocabularies))
+    def id_type(self) -> str:
+        """The smallest type that holds any id: u2, u4 or u8; i2, i4 or i8 where -1 stands for ids not stored."""
+        largest = max(self.vocabularies)
+        return f"i{id_bytes(2 * largest)}" if self.varying else f"u{id_bytes(largest)}"
 
     def grid_shape(self, latents: int) -> tuple[int, ...]:
         """Shape (t, h, w) or (t, h, w, K) of the ids of `latents` latent frames."""
@@ -157,10 +160,13 @@ def _check_ids(header: TokenHeader) -> None:
         raise FormatError(f"{len(known)} vocabularies for {header.stages} codebooks; give one, or one for each")
     for vocabulary in known:
         _within("vocabulary", vocabulary, 1, MAX_VOCABULARY)
+    if header.varying and header.codebooks < 2:
+        raise FormatError(f"segments with fewer stages need 2 codebooks or more; there are {header.codebooks}")
     groups = digit_groups(header)
     if groups and len(groups) not in (1, header.stages):
         raise FormatError(f"digits of {len(groups)} codebooks for {header.stages}; give one, or one for each")
     for vocabulary, levels in zip(known, groups * header.stages if len(groups) == 1 else groups, strict=False):
+        _within("number of digits", len(levels), 0, MAX_DIGITS)
         product = 1
         for level in levels:
             _within("digit level", level, 1, MAX_VOCABULARY)

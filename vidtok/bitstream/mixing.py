@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Symbols = npt.NDArray[np.int64]
+Symbols = npt.NDArray[np.integer]
 
 MAX_SYMBOL = 4096  # levels of a symbol at most
 CONTEXTS = 5
@@ -30,8 +30,7 @@ SURE = 60  # times after which a probability goes on learning at the same rate
 FEWEST, MOST = 12, 20  # logarithm of the number of states
 WEIGHT = 19660  # of an opinion at first, in 1/65536
 
-# a state: 22 bits of probability that the bit is 1, 10 bits of how often it was looked up
-EVEN = 1 << 31
+EVEN = 1 << 21  # of a state, at first
 
 
 def run(
@@ -44,15 +43,15 @@ def run(
     width: int,
     levels: Any,  # of each of the n symbols
     tops: Any,  # the power of two that is not below each
-    states: Any,  # 2^k of them
+    states: Any,  # 2^k, two numbers each: the probability that the bit is 1, of 2^22; how often it was looked up
     weights: Any,  # n * 2 * 16 * CONTEXTS
     stretch: Any,
     squash: Any,
     rates: Any,
-    steps: Any,
+    after: Any,
 ) -> int:
     """Code all symbols. The number of bytes written, -1 where `stream` is too short for them; 0 when decoding."""
-    count, limit, mask = len(levels), len(stream), len(states) - 1
+    count, limit, mask = len(levels), len(stream), len(states) - 2
     row = width * count
     plane = height * row
     layered = len(below) > 0
@@ -70,19 +69,19 @@ def run(
                     left = symbols[at - count] if x > 0 else 0
                     above = symbols[at - row] if y > 0 else 0
                     if layered:
-                        other = below[at] << 12 | below[at - d]
+                        other = below[at] * 4096 + below[at - d]
                     elif t > 1:
-                        other = symbols[at - 2 * plane] << 12 | past
+                        other = symbols[at - 2 * plane] * 4096 + past
                     else:
                         other = past
                     around = past * 0x1F3D + left * 0x3B29 + above * 0x6C17 + first * 0x11
-                    tag = d << 3
-                    s0 = ((past << 13 | first << 1 | still) * 0x2C9277B5 + (tag + 1) * 0x5851F42D) >> 9 & mask
-                    s1 = ((left << 12 | above) * 0x2C9277B5 + (tag + 2) * 0x5851F42D) >> 9 & mask
-                    s2 = (prefix * 0x2C9277B5 + (tag + 3) * 0x5851F42D) >> 9 & mask
-                    s3 = (around * 0x2C9277B5 + (tag + 4) * 0x5851F42D) >> 9 & mask
                     other = other * 0x1F35 + first * 0x2D & 0x7FFFFFFF
-                    s4 = (other * 0x2C9277B5 + (tag + 5) * 0x5851F42D) >> 9 & mask
+                    salt = d * 8 * 0x5851F42D
+                    s0 = (past * 8192 + first * 2 + still) * 0x2C9277B5 + 0x5851F42D + salt >> 8 & mask
+                    s1 = (left * 4096 + above) * 0x2C9277B5 + 2 * 0x5851F42D + salt >> 8 & mask
+                    s2 = prefix * 0x2C9277B5 + 3 * 0x5851F42D + salt >> 8 & mask
+                    s3 = around * 0x2C9277B5 + 4 * 0x5851F42D + salt >> 8 & mask
+                    s4 = other * 0x2C9277B5 + 5 * 0x5851F42D + salt >> 8 & mask
                     level, half = levels[d], tops[d]
                     value = 0 if decoding else symbols[at]
                     base = (d * 2 + still) * 80
@@ -90,23 +89,31 @@ def run(
                     while half > 1:
                         half >>= 1
                         if least + half >= level:  # only 0 is possible
-                            node <<= 1
+                            node += node
                             continue
-                        k = node * 0x9E5 & mask
-                        i0, i1, i2, i3, i4 = s0 ^ k, s1 ^ k, s2 ^ k, s3 ^ k, s4 ^ k
-                        p0, p1, p2, p3, p4 = states[i0], states[i1], states[i2], states[i3], states[i4]
-                        x0, x1, x2 = stretch[p0 >> 20], stretch[p1 >> 20], stretch[p2 >> 20]
-                        x3, x4 = stretch[p3 >> 20], stretch[p4 >> 20]
-                        j = base + (node & 15) * 5
-                        w0, w1, w2 = weights[j], weights[j + 1], weights[j + 2]
-                        w3, w4 = weights[j + 3], weights[j + 4]
+                        k = node * 0x13CA & mask
+                        i0, i1, i2 = s0 ^ k, s1 ^ k, s2 ^ k  # three at most in a line: Python makes tuples of more
+                        i3, i4 = s3 ^ k, s4 ^ k
+                        q0, q1, q2 = states[i0], states[i1], states[i2]
+                        q3, q4 = states[i3], states[i4]
+                        m0, m1, m2 = i0 + 1, i1 + 1, i2 + 1
+                        m3, m4 = i3 + 1, i4 + 1
+                        n0, n1, n2 = states[m0], states[m1], states[m2]
+                        n3, n4 = states[m3], states[m4]
+                        x0, x1, x2 = stretch[q0 >> 10], stretch[q1 >> 10], stretch[q2 >> 10]
+                        x3, x4 = stretch[q3 >> 10], stretch[q4 >> 10]
+                        j0 = base + (node & 15) * 5
+                        j1, j2 = j0 + 1, j0 + 2
+                        j3, j4 = j0 + 3, j0 + 4
+                        w0, w1, w2 = weights[j0], weights[j1], weights[j2]
+                        w3, w4 = weights[j3], weights[j4]
                         odds = x0 * w0 + x1 * w1 + x2 * w2 + x3 * w3 + x4 * w4 >> 16
                         if odds < -2047:
                             odds = -2047
                         elif odds > 2047:
                             odds = 2047
                         p = squash[odds + 2047]
-                        middle = low + (high - low >> 16) * p + ((high - low & 0xFFFF) * p >> 16)
+                        middle = low + ((high - low) * p >> 16)
                         if decoding:
                             bit = 1 if code <= middle else 0
                         else:
@@ -115,11 +122,11 @@ def run(
                             high = middle
                             least += half
                             goal = 0x3FFFFF
-                            miss = 65536 - p << 3
+                            miss = 524288 - p * 8
                         else:
                             low = middle + 1
                             goal = 0
-                            miss = -p << 3
+                            miss = p * -8
                         while (low ^ high) < 0x1000000:
                             if decoding:
                                 code = (code & 0xFFFFFF) << 8 | (stream[place] if place < limit else 0)
@@ -130,22 +137,19 @@ def run(
                             place += 1
                             low = (low & 0xFFFFFF) << 8
                             high = (high & 0xFFFFFF) << 8 | 255
-                        weights[j] = w0 + (x0 * miss + 131072 >> 18)
-                        weights[j + 1] = w1 + (x1 * miss + 131072 >> 18)
-                        weights[j + 2] = w2 + (x2 * miss + 131072 >> 18)
-                        weights[j + 3] = w3 + (x3 * miss + 131072 >> 18)
-                        weights[j + 4] = w4 + (x4 * miss + 131072 >> 18)
-                        n = p0 & 1023
-                        states[i0] = p0 + ((goal - (p0 >> 10)) * rates[n] >> 16 << 10) + steps[n]
-                        n = p1 & 1023
-                        states[i1] = p1 + ((goal - (p1 >> 10)) * rates[n] >> 16 << 10) + steps[n]
-                        n = p2 & 1023
-                        states[i2] = p2 + ((goal - (p2 >> 10)) * rates[n] >> 16 << 10) + steps[n]
-                        n = p3 & 1023
-                        states[i3] = p3 + ((goal - (p3 >> 10)) * rates[n] >> 16 << 10) + steps[n]
-                        n = p4 & 1023
-                        states[i4] = p4 + ((goal - (p4 >> 10)) * rates[n] >> 16 << 10) + steps[n]
-                        node = node << 1 | bit
+                        weights[j0] = w0 + (x0 * miss + 131072 >> 18)
+                        weights[j1] = w1 + (x1 * miss + 131072 >> 18)
+                        weights[j2] = w2 + (x2 * miss + 131072 >> 18)
+                        weights[j3] = w3 + (x3 * miss + 131072 >> 18)
+                        weights[j4] = w4 + (x4 * miss + 131072 >> 18)
+                        states[i0] = q0 + ((goal - q0) * rates[n0] >> 16)
+                        states[i1] = q1 + ((goal - q1) * rates[n1] >> 16)
+                        states[i2] = q2 + ((goal - q2) * rates[n2] >> 16)
+                        states[i3] = q3 + ((goal - q3) * rates[n3] >> 16)
+                        states[i4] = q4 + ((goal - q4) * rates[n4] >> 16)
+                        states[m0], states[m1], states[m2] = after[n0], after[n1], after[n2]
+                        states[m3], states[m4] = after[n3], after[n4]
+                        node += node + bit
                     if decoding:
                         symbols[at] = least
                     if d == 0:
@@ -169,27 +173,29 @@ def run(
 
 @functools.cache
 def tables() -> tuple[list[int], list[int], list[int], list[int]]:
-    """stretch, squash, rates, steps.
+    """stretch, squash, and by how often a state was looked up: the rate at which it learns, and the next number.
 
     Logarithms and exponentials of floats, rounded to integers far from where a float could decide: tests know them all.
     """
     stretch = [round(256 * math.log((i + 0.5) / (4095.5 - i))) for i in range(4096)]
     squash = [round(65536 / (1 + math.exp(-x / 256))) for x in range(-CERTAIN, CERTAIN + 1)]
-    rates = [655360 // (10 * n + 17) for n in range(1024)]
+    rates = [655360 // (10 * n + 17) for n in range(SURE + 1)]
     return (
         [max(-CERTAIN, min(CERTAIN, x)) for x in stretch],
         [max(16, min(65520, p)) for p in squash],
         rates,
-        [int(n < SURE) for n in range(1024)],
+        [min(n + 1, SURE) for n in range(SURE + 1)],
     )
 
 
 @functools.cache
 def compiled() -> Callable[..., int] | None:
-    """`run` as numba compiles it; None where there is no numba."""
+    """`run` as numba compiles it; None where there is no numba, or NUMBA_DISABLE_JIT tells it not to compile."""
     try:
         import numba
     except ImportError:
+        return None
+    if getattr(numba.config, "DISABLE_JIT", 0):
         return None
     try:
         fast: Callable[..., int] = numba.njit(cache=True)(run)
@@ -243,10 +249,10 @@ def _call(
         raise ValueError(f"symbols have at most {MAX_SYMBOL} levels, got {list(levels)}")
     under = np.zeros(0, np.int64) if below is None else below
     data = [np.ascontiguousarray(array, np.int64).reshape(-1) for array in (symbols, under)]
-    settings: list[Symbols] = [
+    settings: list[npt.NDArray[np.integer]] = [
         np.array(levels, np.int64),
         np.array([1 << (level - 1).bit_length() for level in levels], np.int64),
-        np.full(1 << log_states(symbols.size), EVEN, np.int64),
+        np.tile(np.array([EVEN, 0], np.int32), 1 << log_states(symbols.size)),
         np.full(len(levels) * 2 * 16 * CONTEXTS, WEIGHT, np.int64),
         *(np.array(table, np.int64) for table in tables()),
     ]

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidtok.bitstream.adaptive import Part, parts
+from vidtok.bitstream.header import MAX_DIGITS
 from vidtok.bitstream.rans import TOTAL
 from vidtok.errors import ConfigError, ModelError
 
@@ -42,6 +44,7 @@ SHIFT = 7  # sums become values by dividing by 2^SHIFT, rounded down
 EXACT = 1 << 24  # whole numbers below are exact in float32
 TILE = 1024  # cells whose surroundings are gathered at once
 MAX_LEVELS = 256  # of a symbol
+MAX_WEIGHTS = 1 << 26  # 256 MiB of float32
 
 ORDER = ((0, 0), (1, 1), (0, 1), (1, 0))  # (y, x) of the passes' first cells
 NEAR: tuple[tuple[tuple[int, int], ...], ...] = (  # by pass, the (y, x) distances of neighbours that are known
@@ -71,15 +74,20 @@ class PriorConfig:
         for name, limit in limits.items():
             if not 1 <= getattr(self, name) <= limit:
                 raise ConfigError(f"{name} is 1 to {limit}, got {getattr(self, name)}")
-        if not self.digits or min(self.digits) < 1 or max(self.digits) > MAX_LEVELS:
+        if not 1 <= len(self.digits) <= MAX_DIGITS:
+            raise ConfigError(f"a prior is for ids of 1 to {MAX_DIGITS} digits, got {len(self.digits)}")
+        if min(self.digits) < 1 or max(self.digits) > MAX_LEVELS:
             raise ConfigError(f"a prior is for ids with digits of 1 to {MAX_LEVELS} levels, got {list(self.digits)}")
         if self.vocabulary > 1 << 62:
             raise ConfigError(f"a prior is for vocabularies of 2^62 at most, got {self.vocabulary}")
+        weights = sum(math.prod(shape) for _, shape in self.shapes().values())
+        if weights > MAX_WEIGHTS:
+            raise ConfigError(f"a prior has {MAX_WEIGHTS} weights at most; these sizes make {weights}")
 
     @property
     def vocabulary(self) -> int:
         """How many ids there are."""
-        return int(np.prod(np.array(self.digits, object)))
+        return math.prod(self.digits)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -143,12 +151,13 @@ def shares(logits: Values) -> Numbers:
     never rounds one up to a whole number.
     """
     levels, count = logits.shape
-    behind = np.minimum(logits.max(0) - logits, 255)
-    weights = _EXPONENTIALS[behind.astype(np.intp)]
-    share = np.floor(weights * (TOTAL - levels) / weights.sum(0)) + 1
+    behind = (logits.max(0) - logits).astype(np.intp)
+    weights = _EXPONENTIALS.take(behind, mode="clip")
+    share = (weights * (TOTAL - levels) / weights.sum(0)).astype(np.int64)  # rounds down what is not negative
+    share += 1
     share[behind.argmin(0), np.arange(count)] += TOTAL - share.sum(0)
     ends = np.zeros((levels + 1, count), np.int64)
-    np.cumsum(share.astype(np.int64), 0, out=ends[1:])
+    np.cumsum(share, 0, out=ends[1:])
     return ends
 
 
@@ -159,7 +168,13 @@ def squash(sums: Values) -> Values:
     """Sums to values: divided by 2^SHIFT, rounded down, held within 0 to 127; in place."""
     sums *= 2.0**-SHIFT
     np.floor(sums, out=sums)
-    return np.clip(sums, 0, MAX, out=sums)
+    return clip(sums)
+
+
+def clip(sums: Values) -> Values:
+    """Sums held within 0 to 127; in place."""
+    np.maximum(sums, 0, out=sums)
+    return np.minimum(sums, MAX, out=sums)
 
 
 class Network:
@@ -187,12 +202,12 @@ class Network:
         total = np.zeros((*symbols.shape[:-1], self.config.embedding), np.float32)
         for k in range(len(self.levels)):
             total += self.rows("embed", k, symbols[..., 0], symbols[..., k])
-        return np.clip(total, 0, MAX, out=total)
+        return clip(total)
 
     def rows(self, name: str, k: int, first: npt.NDArray[np.integer], own: npt.NDArray[np.integer]) -> Values:
         """Of a table: those of the k-th symbols of ids whose first symbols are `first`."""
         at = own if k == 0 else first.astype(np.int64) * self.levels[k] + own
-        found: Values = self._t[name][self._rows[k]][at]
+        found: Values = self._t[name][self._rows[k]].take(at, 0)
         return found
 
     def blank(self, height: int, width: int) -> Bytes:
@@ -216,7 +231,10 @@ class Network:
         number of the latent frame in its segment; `first`: whether nothing is remembered yet.
         """
         bias = self._t["known_stage"][stage] + self._t["known_phase"][place % self.config.period]
-        sums = convolve(before, self._t["known"])
+        if first:  # and `before` is 0
+            sums = np.zeros((*before.shape[:2], self.config.features), np.float32)
+        else:
+            sums = convolve(before, self._t["known"])
         if below is not None:
             sums += convolve(below, self._t["below"])
         sums += bias + self._t["known_first"][0] if first else bias
@@ -247,12 +265,16 @@ class Network:
 
     def other_sums(self, mixed: Values, first: Numbers) -> Values:
         """(n, symbols after the first * hidden), by the weights that first symbols (n) choose."""
-        sums = self.rows("before", 0, first, first)
         order = np.argsort(first, kind="stable")
-        for chosen in np.split(order, np.flatnonzero(np.diff(first[order])) + 1):
-            row = int(first[chosen[0]]) * self.config.features
-            sums[chosen] += mixed[chosen] @ self._t["others"][row : row + self.config.features]
-        return sums
+        grouped, kinds = mixed.take(order, 0), first.take(order)
+        sums = self.rows("before", 0, kinds, kinds)
+        bounds = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(kinds)]
+        for a, b in itertools.pairwise(bounds):
+            row = int(kinds[a]) * self.config.features
+            sums[a:b] += grouped[a:b] @ self._t["others"][row : row + self.config.features]
+        found = np.empty_like(sums)
+        found[order] = sums
+        return found
 
     def shares(self, sums: Values, k: int) -> Numbers:
         """Where the levels of symbol k start, see `shares`, from sums (n, hidden)."""
@@ -310,21 +332,32 @@ def convolve(values: npt.NDArray[np.generic], weights: Values) -> Values:
 
 def _check_sums(config: PriorConfig, tensors: Mapping[str, npt.NDArray[np.signedinteger]]) -> None:
     """ModelError unless every sum stays below 2^24 whatever the values."""
-    size = {name: np.abs(t.astype(np.int64)) for name, t in tensors.items()}
-    near = np.split(size["near"], np.cumsum([len(taps) * config.embedding for taps in NEAR])[:-1])
-    stage, phase = size["known_stage"].max(0), size["known_phase"].max(0)
-    bias = stage + phase + size["known_first"][0] + size["known_pass"].max(0)
-    weights = size["known"].sum(0) + size["below"].sum(0) + np.max([part.sum(0) for part in near], 0)
-    before = sum(size["before"][rows].max(0) for rows in slices(config.rows))
-    others = size["others"].reshape(config.levels[0], config.features, -1).sum(1).max(0)
+
+    def size(name: str) -> Numbers:
+        return np.abs(tensors[name].astype(np.int32))
+
+    def total(sizes: Numbers, axis: int = 0) -> Numbers:
+        found: Numbers = sizes.sum(axis, np.int64) * MAX
+        return found
+
+    def largest(name: str) -> Numbers:
+        """Of rows that are added up, one for each symbol."""
+        rows = size(name)
+        found: Numbers = sum((rows[own].max(0) for own in slices(config.rows)), np.zeros(rows.shape[1], np.int64))
+        return found
+
+    near = np.split(size("near"), np.cumsum([len(taps) * config.embedding for taps in NEAR])[:-1])
+    bias = sum(size(f"known_{of}").max(0) for of in ("stage", "phase", "first", "pass"))
+    around = np.max([total(part) for part in near], 0)
+    others = size("others").reshape(config.levels[0], config.features, (len(config.levels) - 1) * config.hidden)
     bounds = {
-        "remember": size["remember"].sum(0) * MAX + size["remember_stage"].max(0),
-        "known": weights * MAX + bias,
-        "mix": size["mix"].sum(0) * MAX + size["mix_bias"],
-        "first": size["first"].sum(0) * MAX + size["first_bias"],
-        "others": others * MAX + before,
-        "tell": size["tell"].sum(1) * MAX + size["tell_bias"],
-        "embed": sum(size["embed"][rows].max(0) for rows in slices(config.rows)),
+        "remember": total(size("remember")) + size("remember_stage").max(0),
+        "known": total(size("known")) + total(size("below")) + around + bias,
+        "mix": total(size("mix")) + size("mix_bias"),
+        "first": total(size("first")) + size("first_bias"),
+        "others": total(others, 1).max(0) + largest("before"),
+        "tell": total(size("tell"), 1) + size("tell_bias"),
+        "embed": largest("embed"),
     }
     for name, bound in bounds.items():
         most = int(np.max(bound, initial=0))
@@ -338,6 +371,7 @@ def check_products(multiply: Callable[[Values, Values], Values] = np.matmul) -> 
     a = (np.arange(37 * 1032).reshape(37, 1032) * 7919 % 255 - MAX).astype(np.int64)
     b = (np.arange(1032 * 24).reshape(1032, 24) * 104729 % 255 - MAX).astype(np.int64)
     for left, right in ((a, b), (np.abs(a), np.full_like(b, MAX)), (a[:1], b), (a[:, :48], b[:48])):
-        found = multiply(left.astype(np.float32), right.astype(np.float32))
-        if not np.array_equal(found.astype(np.int64), left @ right):
-            raise ModelError("matrix products of this machine's numpy are not exact; a learned prior cannot be used")
+        floats, product = (left.astype(np.float32), right.astype(np.float32)), left @ right
+        for found in (multiply(*floats), multiply(floats[1].T, floats[0].T).T):
+            if not np.array_equal(found.astype(np.int64), product):
+                raise ModelError("matrix products of this machine's numpy are not exact; no learned prior can be used")

@@ -66,6 +66,7 @@ def _read_chunk(reader: TokenReader, front: Front, due: int, skip_damaged: bool)
         offset=front.start,
         bytes=front.record_bytes,
     )
+    reader.check_stages(place.segment, head)
     check_sizes(head, reader.header)
     payloads = [reader.source.read(stage.payload_bytes) for stage in head.stages]
     try:

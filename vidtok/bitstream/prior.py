@@ -8,7 +8,7 @@ the one below knows of the same latent frame. docs/coding.md has all that a read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,17 @@ Coder = Callable[[Numbers, Numbers], Numbers]
 
 
 class Course:
-    """The stages of a chunk, one after the other: what is remembered of the last one."""
+    """The stages of a chunk, one after the other: what is remembered of the last one.
 
-    def __init__(self, network: Network, first: int) -> None:
+    At most one stage's memory of the chunk is held, t * h * w * (state + embedding) bytes; none of its only stage.
+    """
+
+    def __init__(self, network: Network, first: int, stages: int | None = None) -> None:
         self.network = network
         self.first = first  # number of the chunk's first latent frame in its segment
         self.stages = 0  # gone through
-        self._memory: list[Bytes] = []  # of the last stage, after each latent frame
+        self._last = (stages or network.config.stages) - 1  # that will come
+        self._below: Iterator[Bytes] = iter(())  # what is remembered of the stage before, after each latent frame
 
     def run(self, symbols: Symbols, code: Coder) -> None:
         """Go through a stage: `code(ends, symbols)` gets shares and symbols of n cells, and returns the symbols.
@@ -44,9 +48,10 @@ class Course:
         net, stage = self.network, self.stages
         t, h, w, _ = symbols.shape
         memory, before = [], net.blank(h, w)
+        keep = stage < self._last
         for now in range(t):
             around = np.zeros((h + 3, w + 3, net.config.embedding), np.float32)  # a border, and one for odd sides
-            below = self._memory[now] if stage else None
+            below = next(self._below) if stage else None
             known = net.known(before, below, stage, self.first + now, now == 0)
             for number, (y, x) in enumerate(ORDER):
                 cells = symbols[now, y::2, x::2]
@@ -60,24 +65,35 @@ class Course:
                     told.tell(k, flat[:, k])
                 cells[:] = flat.reshape(cells.shape)
                 around[y + 1 : h + 1 : 2, x + 1 : w + 1 : 2] = net.embed(cells)
-            before = net.remember(before, around[1 : h + 1, 1 : w + 1], stage)
-            memory.append(before)
-        self._memory, self.stages = memory, stage + 1
+            if keep or now + 1 < t:
+                before = net.remember(before, around[1 : h + 1, 1 : w + 1], stage)
+            if keep:
+                memory.append(before)
+        self._below, self.stages = _drain(memory), stage + 1
 
-    def skip(self, symbols: Symbols) -> None:
-        """Go through a stage whose symbols (t, h, w, n) are known another way."""
-        memory, before = [], self.network.blank(*symbols.shape[1:3])
-        for now in symbols:
-            before = self.network.remember(before, self.network.embed(now), self.stages)
-            memory.append(before)
-        self._memory, self.stages = memory, self.stages + 1
+    def skip(self, ids: Ids) -> None:
+        """Go through a stage whose ids (t, h, w) are known another way: no work, unless the next one wants to know."""
+        self._below, self.stages = self._remembered(ids, self.stages), self.stages + 1
+
+    def _remembered(self, ids: Ids, stage: int) -> Iterator[Bytes]:
+        net, before = self.network, self.network.blank(*ids.shape[1:])
+        for now in ids:
+            before = net.remember(before, net.embed(adaptive.to_symbols(now, net.parts, np.uint8)), stage)
+            yield before
+
+
+def _drain(memory: list[Bytes]) -> Iterator[Bytes]:
+    """What was remembered, one by one; each is gone when it is given away."""
+    memory.reverse()
+    while memory:
+        yield memory.pop()
 
 
 def squeeze(part: Ids, course: Course) -> bytes:
     """Ids (t, h, w) of the next stage of a chunk to the smallest of the forms."""
     config = course.network.config
     encoder = Encoder()
-    course.run(adaptive.to_symbols(part, course.network.parts), encoder.code)
+    course.run(adaptive.to_symbols(part, course.network.parts, np.uint8), encoder.code)
     payload = bytes([LEARNED]) + encoder.finish(log_lanes(encoder.information(), part.shape))
     payload += bytes(max(0, -(-(part.size - FREE_IDS) // IDS_PER_BYTE) - len(payload) + 1))
     return min(lz.squeeze(part, config.vocabulary), payload, key=len)
@@ -97,7 +113,7 @@ def expand(payload: bytes | memoryview, shape: tuple[int, int, int], dtype: str,
         ids = lz.expand(payload, shape, network.config.vocabulary, dtype)
         if ids.size and int(ids.max()) >= network.config.vocabulary:
             raise FormatError(f"id {int(ids.max())} is outside a vocabulary of {network.config.vocabulary}")
-        course.skip(adaptive.to_symbols(ids, network.parts))
+        course.skip(ids)
         return ids
     count = shape[0] * shape[1] * shape[2]
     if count > FREE_IDS + IDS_PER_BYTE * (len(payload) - 1):
@@ -106,4 +122,4 @@ def expand(payload: bytes | memoryview, shape: tuple[int, int, int], dtype: str,
     symbols = np.zeros((*shape, len(network.levels)), np.uint8)
     course.run(symbols, decoder.code)
     decoder.finish()
-    return adaptive.to_ids(symbols.astype(np.int64), network.parts, dtype)
+    return adaptive.to_ids(symbols, network.parts, dtype)

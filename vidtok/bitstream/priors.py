@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,21 +65,42 @@ def to_bytes(config: PriorConfig, tensors: Tensors, *, model_id: str, descriptio
 
 
 def read(path: Path) -> Network:
-    """The network of a file. ModelError where it is damaged, or no prior."""
+    """The network of a file. ModelError where it is damaged, or no prior; no tensor is read before all sizes fit."""
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(_regular(path), framework="np") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config = from_dict(PriorConfig, json.loads(metadata["config"]))
-    except (SafetensorError, OSError, TypeError) as exc:
+            config = _config(path, metadata)
+            wanted = {n: (_DTYPES[kind], list(shape)) for n, (kind, shape) in config.shapes().items()}
+            for name in sorted({*wanted, *file.keys()}):
+                part = file.get_slice(name) if name in file.keys() else None  # noqa: SIM118
+                if part is None or (part.get_dtype(), part.get_shape()) != wanted.get(name):
+                    raise ModelError(f"{path}: the tensors of a prior do not fit its config, first at {name}")
+            tensors = {name: file.get_tensor(name) for name in wanted}
+    except (SafetensorError, OSError) as exc:
         raise ModelError(f"{path} cannot be read as safetensors: {exc}") from exc
-    except (KeyError, ValueError) as exc:
-        raise ModelError(f"{path} is not a prior: its config is missing or not valid ({exc})") from exc
     if content_id(config, tensors) != metadata.get("content_id"):
         raise ModelError(f"{path}: tensors do not match their content id; the file is damaged")
     return Network(config, tensors)
+
+
+_DTYPES = {np.int8: "I8", np.int16: "I16"}  # safetensors' names
+
+
+def _regular(path: Path) -> Path:
+    """Refuse what is no file, such as a pipe that would never answer."""
+    if not path.is_file():
+        raise OSError("not a regular file")
+    return path
+
+
+def _config(path: Path, metadata: Mapping[str, str]) -> PriorConfig:
+    try:
+        return from_dict(PriorConfig, json.loads(metadata["config"]))
+    except (KeyError, ValueError, RecursionError) as exc:
+        short = str(exc) if len(str(exc)) < 300 else str(exc)[:300] + " ..."
+        raise ModelError(f"{path} is not a prior: its config is missing or not valid ({short})") from exc
 
 
 def known() -> list[PriorEntry]:
@@ -93,13 +115,17 @@ def _entry(path: Path) -> PriorEntry | None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(_regular(path), framework="np") as file:
             metadata: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError):
         return None
-    if metadata.get("format") != FORMAT:
+    ids = metadata.get("content_id", ""), metadata.get("model_id", "")
+    if metadata.get("format") != FORMAT or not all(_ID.fullmatch(value) for value in ids):
         return None
-    return PriorEntry(prior_id=metadata.get("content_id", ""), model_id=metadata.get("model_id", ""), path=path)
+    return PriorEntry(prior_id=ids[0], model_id=ids[1], path=path)
+
+
+_ID = re.compile("[0-9a-f]{64}")
 
 
 def of_model(model_id: str | None) -> str | None:
@@ -112,9 +138,15 @@ def of_model(model_id: str | None) -> str | None:
 @functools.lru_cache(maxsize=4)
 def load(prior_id: str) -> Network:
     """The prior of that content id. UnsupportedError where it is not here, ModelError where it is damaged."""
+    broken: ModelError | None = None
     for entry in known():
         if entry.prior_id == prior_id:
-            return read(entry.path)
+            try:
+                return read(entry.path)
+            except ModelError as error:  # another folder may hold a sound copy
+                broken = broken or error
+    if broken:
+        raise broken
     raise UnsupportedError(
         f"the ids are coded with prior {prior_id[:12]}, which is not here; a folder that holds its file can be named "
         f"in ${FOLDERS}"

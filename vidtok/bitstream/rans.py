@@ -30,13 +30,13 @@ class Encoder:
     """Takes batches of symbols in the decoder's order; `finish` makes bytes of them."""
 
     def __init__(self) -> None:
-        self._batches: list[tuple[Numbers, Numbers]] = []
+        self._batches: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]] = []  # each symbol's share and start
 
     def code(self, ends: Numbers, symbols: Numbers) -> Numbers:
         """A batch of n symbols; `ends` (levels + 1, n): where each level's share of 0 .. 65536 starts, and the end."""
         places = np.arange(len(symbols))
         low = ends[symbols, places]
-        self._batches.append((ends[symbols + 1, places] - low, low))
+        self._batches.append(((ends[symbols + 1, places] - low).astype(np.int32), low.astype(np.int32)))
         return symbols
 
     def information(self) -> int:
@@ -57,7 +57,7 @@ class Encoder:
         words: list[Numbers] = []
         for share, low in reversed(self._batches):
             for start in range((len(share) - 1) // lanes * lanes, -1, -lanes):
-                f, c = share[start : start + lanes], low[start : start + lanes]
+                f, c = share[start : start + lanes].astype(np.int64), low[start : start + lanes]
                 x = states[: len(f)]
                 full = x >= f << 16
                 if full.any():
@@ -85,20 +85,22 @@ class Decoder:
         self._words = np.frombuffer(body, "<u2", len(body) // 2).astype(np.int64)
         self._odd = bytes(body[len(body) // 2 * 2 :])
         self._place = 0
-        self._lanes = np.arange(self.lanes)
 
     def code(self, ends: Numbers, symbols: Numbers | None = None) -> Numbers:
         """The symbols of the next batch, as many as `ends` has columns."""
-        count = ends.shape[1]
+        levels, count = ends.shape[0] - 1, ends.shape[1]
+        bases = np.arange(count) << BITS
+        starts = np.empty(count * levels + 1, np.int64)  # of all cells' levels, one cell after the other
+        starts[-1] = count << BITS
+        np.add(ends[:-1].T, bases[:, None], out=starts[:-1].reshape(count, levels))
         found = np.empty(count, np.int64)
-        for start in range(0, count, self.lanes):
-            part = ends[:, start : start + self.lanes]
-            places = self._lanes[: part.shape[1]]
-            x = self._states[: len(places)]
-            slot = x & 0xFFFF
-            symbol = (part[1:] <= slot).sum(0)
-            low = part[symbol, places]
-            x = (part[symbol + 1, places] - low) * (x >> 16) + slot - low
+        for first in range(0, count, self.lanes):
+            base = bases[first : first + self.lanes]
+            x = self._states[: len(base)]
+            slot = (x & 0xFFFF) + base
+            after = starts.searchsorted(slot, "right")  # one is at most `slot`: that of a share of the right cell
+            low = starts.take(after - 1)
+            x = (starts.take(after) - low) * (x >> 16) + (slot - low)
             small = (x < LOWEST).nonzero()[0]
             if small.size:
                 words = self._words[self._place : self._place + small.size]
@@ -106,8 +108,9 @@ class Decoder:
                     raise FormatError("a stream of coded ids ends too early")
                 x[small] = x[small] << 16 | words
                 self._place += small.size
-            self._states[: len(places)] = x
-            found[start : start + self.lanes] = symbol
+            self._states[: len(base)] = x
+            found[first : first + self.lanes] = after
+        found -= np.arange(1, count * levels + 1, levels)
         return found
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -53,6 +54,7 @@ class TokenReader:
         self._index: Index | None = None
         self._summary: Summary | None = None
         self._last: tuple[int, np.ndarray] | None = None
+        self._stages: dict[int, int] = {}  # of segments that hold fewer than others, as far as they were met
         try:
             self.header, self.seed = read_header(self.source)
             self.header_end = self._trailer_start = self.source.position
@@ -118,6 +120,11 @@ class TokenReader:
     def file_bytes(self) -> int:
         """Bytes of the file (of a pipe: read so far)."""
         return self.source.position if self.source.size is None else self.source.size
+
+    @property
+    def trailer_start(self) -> int:
+        """Where the records before the trailer end."""
+        return self._trailer_start
 
     @property
     def fps(self) -> Fraction | None:
@@ -206,11 +213,11 @@ class TokenReader:
             first = self.layout.place(number).first_latent
             parts.append(self.read_chunk(number)[max(start - first, 0) : stop - first])
         if not parts:
-            return np.empty(self.header.grid_shape(0), f"u{self.header.id_bytes}")
+            return np.empty(self.header.grid_shape(0), self.header.id_type)
         return parts[0].copy() if len(parts) == 1 else np.concatenate(parts)
 
     def read_chunk(self, number: int) -> np.ndarray:
-        """The ids (n, h, w[, K]) of one chunk, checked; read-only, uint16, uint32 or uint64."""
+        """The ids (n, h, w[, K]) of one chunk, checked; read-only, of `header.id_type`."""
         if self._last is None or self._last[0] != number:
             from vidtok.bitstream.coding import decode_stages
 
@@ -222,6 +229,13 @@ class TokenReader:
             ids.flags.writeable = False
             self._last = number, ids
         return self._last[1]
+
+    def read_head(self, number: int) -> ChunkHead:
+        """The head of one chunk, checked."""
+        try:
+            return self._chunk_head(number)
+        except FormatError as error:
+            raise _name_chunk(error, number) from None
 
     def read_payloads(self, number: int) -> tuple[ChunkHead, list[bytes]]:
         """Head and stored bytes per stage of one chunk, checksums of the bytes checked."""
@@ -253,7 +267,27 @@ class TokenReader:
             raise DamagedError(
                 f"it says it is chunk {head.number} with {head.latents} latent frames, {head.frames} frames"
             )
+        self.check_stages(info.segment, head)
         return head
+
+    def check_stages(self, segment: int, head: ChunkHead) -> None:
+        """DamagedError if a chunk has other stages than those of its segment that were met before."""
+        known = self._stages.setdefault(segment, len(head.stages)) if self.header.varying else len(head.stages)
+        if known != len(head.stages):
+            raise DamagedError(f"it has {len(head.stages)} stages, another chunk of its segment {known}")
+
+    def segment_stages(self) -> list[int]:
+        """How many stages each segment holds, 0 where no chunk of it has a whole head. Reads a head of each."""
+        if not self.header.varying:
+            return [self.header.stages] * self.segments
+        found = [0] * self.segments
+        for chunk in self.chunks if self.seekable else ():
+            if not found[chunk.segment]:
+                with contextlib.suppress(FormatError):
+                    found[chunk.segment] = len(self._chunk_head(chunk.number).stages)
+        for segment, stages in self._stages.items():
+            found[segment] = stages
+        return found
 
     # --- timestamps -----------------------------------------------------------------------------
 
@@ -264,10 +298,7 @@ class TokenReader:
             step = self.header.frame_step
             first = summary.first_pts + info.first_frame * step
             return range(first, first + info.frames * step, step)
-        try:
-            return self._chunk_head(number).pts
-        except FormatError as error:
-            raise _name_chunk(error, number) from None
+        return self.read_head(number).pts
 
     @property
     def pts(self) -> Sequence[int]:

@@ -62,7 +62,7 @@ class Stage(NamedTuple):
 
 
 class ChunkHead(NamedTuple):
-    """Everything about a chunk but its ids. `pts` are the timestamps of its frames, in ticks."""
+    """Everything about a chunk but its ids: `pts` of its frames, in ticks, and its stages, from the lowest on."""
 
     number: int
     latents: int
@@ -83,6 +83,8 @@ class ChunkHead(NamedTuple):
         """The head as stored."""
         steady = is_steady(self.pts, header.frame_step)
         out = [self.payload_bytes, self.number, 0 if steady else TIMES, self.latents]
+        if header.varying:
+            out.append(len(self.stages))
         data = b"".join(map(varint, out))
         for stage in self.stages:
             data += varint(stage.payload_bytes) + stage.payload_crc.to_bytes(4, "little")
@@ -114,7 +116,10 @@ def parse_chunk(data: bytes, header: TokenHeader, layout: Layout) -> ChunkHead:
     payload, number, flags, latents = (cursor.varint() for _ in range(4))
     if flags & ~TIMES:
         raise UnsupportedError(f"chunk flags {flags:#x} are unknown; a newer vidtok may read them")
-    stages = tuple(Stage(cursor.varint(), cursor.u32(), cursor.u32()) for _ in range(header.stages))
+    count = cursor.varint() if header.varying else header.stages
+    if not 1 <= count <= header.stages:
+        raise FormatError(f"chunk {number} has {count} stages; this file has 1 to {header.stages}")
+    stages = tuple(Stage(cursor.varint(), cursor.u32(), cursor.u32()) for _ in range(count))
     pts: tuple[int, ...] | range = ()
     if header.has_frames:
         pts = _parse_times(cursor, header, bool(flags & TIMES))
@@ -168,7 +173,10 @@ IDS_PER_BYTE = {"raw": 8, "lzma": 8192, "adaptive": 8192, "prior": 8192}
 
 
 def check_chunk_size(head: ChunkHead, header: TokenHeader) -> None:
-    """Raise if a chunk holds more ids than its bytes can account for (ids of vocabulary 1 cost nothing)."""
+    """Raise if a chunk holds more ids than its bytes can account for (ids of vocabulary 1 cost nothing).
+
+    Ids that are not stored count too: they take memory when they are read.
+    """
     ids = head.latents * header.grid_height * header.grid_width * header.stages
     if ids > FREE_IDS + IDS_PER_BYTE[header.entropy] * head.payload_bytes:
         raise FormatError(f"chunk {head.number} has {ids} ids in {head.payload_bytes} bytes; make chunks shorter")
@@ -181,7 +189,7 @@ def check_sizes(head: ChunkHead, header: TokenHeader) -> None:
     """
     check_chunk_size(head, header)
     count = head.latents * header.grid_height * header.grid_width
-    for stage, vocabulary in zip(head.stages, header.vocabularies, strict=True):
+    for stage, vocabulary in zip(head.stages, header.vocabularies[: len(head.stages)], strict=True):
         raw = (count * (vocabulary - 1).bit_length() + 7) // 8
         least, most = (raw, raw) if header.entropy == "raw" else (1, raw + 1)
         if not least <= stage.payload_bytes <= most:

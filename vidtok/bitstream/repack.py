@@ -41,7 +41,7 @@ def repack(
     force: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> TokenHeader:
-    """Write `source` to `target` with entropy mode `entropy` and `quality` stages (None: all there are).
+    """Write `source` to `target` with entropy mode `entropy` and at most `quality` stages (None: all there are).
 
     The bytes are those that encoding that way would have written. Returns the new header.
     `progress` is called with the latent frames done and those in all (None on a pipe).
@@ -74,14 +74,18 @@ def repacked_header(header: TokenHeader, entropy: str, quality: int | None) -> T
         raise UsageError(f"quality {quality}: the model of this file has one rate only; leave --quality out")
     if not 1 <= quality <= header.quality or header.quality != header.codebooks:
         raise UsageError(f"quality {quality}: this file holds qualities 1 to {header.quality}; encode anew for more")
+    return of_quality(header, quality)
+
+
+def of_quality(header: TokenHeader, quality: int) -> TokenHeader:
+    """The header of a file that holds only the first `quality` stages of what `header` describes."""
     shared = isinstance(header.vocabulary, int)
-    vocabulary = header.vocabulary if shared else header.vocabularies[:quality]
     own_digits = len(header.digits) == header.stages and isinstance(header.digits[0], tuple)
-    digits = header.digits[:quality] if own_digits else header.digits
     changed: dict[str, Any] = {
         "codebooks": quality,
         "quality": quality,
-        "vocabulary": vocabulary,
-        "digits": digits,
+        "vocabulary": header.vocabulary if shared else header.vocabularies[:quality],
+        "digits": header.digits[:quality] if own_digits else header.digits,
+        "varying": header.varying and quality > 1,
     }
     return replace(header, **changed)

@@ -16,7 +16,7 @@ from vidtok.bitstream.header import ENTROPY, MAGIC, Audio, Colour, TokenHeader, 
 from vidtok.bitstream.wire import Cursor, text, varint
 from vidtok.errors import DamagedError, FormatError, TruncatedError, UnsupportedError
 
-VERSION = 0
+VERSION = 1
 PREAMBLE_BYTES = len(MAGIC) + 1 + 4
 MAX_HEADER_BYTES = 1 << 20
 
@@ -192,6 +192,20 @@ def _read_audio(cursor: Cursor) -> Fields:
     return {"audio": Audio(cursor.text(), cursor.text())}
 
 
+BY_SEGMENT = 1
+
+
+def _write_stages(header: TokenHeader) -> bytes | None:
+    return varint(BY_SEGMENT) if header.varying else None
+
+
+def _read_stages(cursor: Cursor) -> Fields:
+    rule = cursor.varint()
+    if rule != BY_SEGMENT:
+        raise UnsupportedError(f"stages are stored by rule {rule}; this version knows rule {BY_SEGMENT} only")
+    return {"varying": True}
+
+
 Section = tuple[bool, str, Callable[[TokenHeader], bytes | None], Callable[[Cursor], Fields]]
 SECTIONS: dict[int, Section] = {  # number: critical, name, write, read
     1: (True, "grid", _write_grid, _read_grid),
@@ -205,6 +219,7 @@ SECTIONS: dict[int, Section] = {  # number: critical, name, write, read
     9: (False, "source", _write_source, _read_source),
     10: (False, "colour", _write_colour, _read_colour),
     11: (False, "audio", _write_audio, _read_audio),
+    12: (True, "stages", _write_stages, _read_stages),
 }
 REQUIRED = (1, 2, 3)
 

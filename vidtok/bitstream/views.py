@@ -50,7 +50,10 @@ class ChunkList(Sequence[ChunkInfo]):
 
 
 class IdsView:
-    """The ids of a file as an array that is read when sliced: view[a:b], view[i], view[a:b, y, x]."""
+    """The ids of a file as an array that is read when sliced: view[a:b], view[i], view[a:b, y, x].
+
+    Where segments hold fewer stages than the header says (`header.varying`), ids of the others are -1.
+    """
 
     def __init__(self, reader: TokenReader) -> None:
         self._reader = reader
@@ -67,10 +70,10 @@ class IdsView:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint16, uint32 or uint64: the smallest that holds the vocabulary."""
+        """The smallest of uint16, 32 and 64 that holds the vocabulary; of int16, 32 and 64 where ids may be -1."""
         import numpy as np
 
-        return np.dtype(f"u{self._reader.header.id_bytes}")
+        return np.dtype(self._reader.header.id_type)
 
     def __len__(self) -> int:
         return self._reader.latents

@@ -46,6 +46,7 @@ class TokenWriter:
         self._waiting = 0
         self._pts: list[int] = []  # timestamps not stored yet
         self._clock = Clock(header)
+        self._stages = (-1, 0)  # the segment of the last chunk, and how many stages it has
         self._audio: AudioSpool | None = None
         self.finished = False
         try:
@@ -60,7 +61,10 @@ class TokenWriter:
     # --- what callers do ------------------------------------------------------------------------
 
     def write(self, ids: np.ndarray, frame_pts: Sequence[int] = ()) -> None:
-        """Latent frames (n, h, w[, K]) and the timestamps, in ticks, of the frames they newly hold."""
+        """Latent frames (n, h, w[, K]) and the timestamps, in ticks, of the frames they newly hold.
+
+        With `header.varying` a segment may leave out its last stages: their ids are -1, as they are when read.
+        """
         self._check_open()
         shape = tuple(getattr(ids, "shape", ()))
         if shape != self.header.grid_shape(shape[0] if shape else 0):
@@ -75,6 +79,18 @@ class TokenWriter:
             self._ids.append(ids.copy())  # callers may use their buffer again
             self._waiting += shape[0]
         self._store(final=False)
+
+    def write_stored(self, head: ChunkHead, payloads: Sequence[bytes]) -> None:
+        """The next chunk as it was read (`read_payloads`) from a file of the same grid, layout and entropy mode.
+
+        Stages may be left out, the last ones first; nothing is coded anew.
+        """
+        self._check_open()
+        whole = self.layout.chunk_fits(head.number, head.latents, head.frames)
+        if self._waiting or self._pts or head.number != len(self.index) or not whole:
+            raise UsageError(f"chunk {head.number} cannot be stored where chunk {len(self.index)} is due")
+        self._clock.add(head.pts)
+        self._put_chunk(head, payloads)
 
     def write_audio(self, data: bytes) -> None:
         """A piece of the audio stream, of any size. It is stored after the last chunk."""
@@ -175,16 +191,24 @@ class TokenWriter:
             raise UsageError(f"{frames} frames cannot be those of {latents} latent frames (chunk {number})")
         stages, payloads = encode_stages(self._take(latents), number, self.header)
         head = ChunkHead(number, latents, tuple(self._pts[:frames]), stages)
-        check_chunk_size(head, self.header)
         del self._pts[:frames]
+        self._put_chunk(head, payloads)
+
+    def _put_chunk(self, head: ChunkHead, payloads: Sequence[bytes]) -> None:
+        check_chunk_size(head, self.header)
+        segment = self.layout.place(head.number).segment
+        stages = len(head.stages)
+        if self._stages[0] == segment and self._stages[1] != stages:
+            raise UsageError(f"segment {segment} has {self._stages[1]} stages; chunk {head.number} has {stages}")
+        self._stages = segment, stages
         front, crc = frame_record(CHUNK, head.to_bytes(self.header), self.seed)
         start = self.position
         self._put(front)
         for payload in payloads:
             self._put(payload)
         self.index.add(start, self.position - start, crc)
-        self.latents += latents
-        self.frames += frames
+        self.latents += head.latents
+        self.frames += head.frames
 
     def _store_audio(self) -> None:
         for piece in self._audio.pieces() if self._audio else ():

@@ -32,6 +32,8 @@ AUDIO_DROPPED = "audio is dropped; --audio copy keeps it"
 @opt.force
 @opt.model
 @opt.quality
+@opt.target
+@opt.refine
 @opt.entropy
 @opt.pixels
 @opt.segment_frames
@@ -100,9 +102,14 @@ def load_model(name: str | None, options: dict[str, Any], workers: int) -> None:
     """Fail before the first file if model or quality cannot be had; this process keeps a model it works with."""
     from vidtok import checkpoint
 
-    if name is not None and options.get("quality") is not None:
+    asked = [options.get(key) for key in ("quality", "target_bpp", "target_psnr")]
+    if name is not None and (options.get("refine") or any(value is not None for value in asked)):
+        from vidtok.codec.options import EncodeOptions, highest_quality
+
         _, path = checkpoint.find_model(name)
-        checkpoint.model_config(path, checkpoint.read_metadata(path)).check_quality(options["quality"])
+        config = checkpoint.model_config(path, checkpoint.read_metadata(path))
+        highest_quality(EncodeOptions(quality=asked[0], target_bpp=asked[1], target_psnr=asked[2]), config)
+        config.check_refine(options.get("refine") or 0)
     if name is not None and workers == 1:
         checkpoint.load(name, device=options["device"], precision=options["precision"])
     elif name is not None:
@@ -168,10 +175,13 @@ def describe(row: dict[str, Any]) -> str:
     audio = f" + {size(row['audio_bytes'])} of audio" if row.get("audio_bytes") else ""
     speed = row["frames"] / row["seconds"] if row["seconds"] else 0.0
     quality = "" if row["quality"] is None else f"quality {row['quality']}, "
+    if row.get("qualities"):
+        quality = "quality " + ", ".join(f"{q} ({count} segments)" for q, count in row["qualities"].items()) + ", "
+    psnr = "" if row.get("psnr") is None else f"{row['psnr']:.2f} dB, "
     return (
         f"{row['path']} -> {row['output']}: {row['frames']} frames {row['width']}x{row['height']}, {quality}"
         f"{size(row['file_bytes'] - (row.get('audio_bytes') or 0))}{audio}, "
-        f"{row['bpp']:.4f} bits per pixel, {speed:.1f} frames/s"
+        f"{row['bpp']:.4f} bits per pixel, {psnr}{speed:.1f} frames/s"
     )
 
 

@@ -54,6 +54,7 @@ DELTAS = ("anchor", "test", "metric", "bd_rate", "bd_quality", "overlap", "overl
 @opt.entropy
 @opt.pixels
 @opt.segment_frames
+@opt.refine
 @click.option(
     "--save",
     metavar="FOLDER",

@@ -37,6 +37,7 @@ def export_command(
     """Ids of token files ('-' is stdin) to .npy (t, h, w[, K]) or .bin (flat little-endian uint16 or uint32).
 
     One input: OUT is a file. Several inputs or a folder: OUT is a folder, and --suffix says what to write.
+    Of files whose segments hold unequal numbers of stages, types are signed, and ids that are not stored -1.
     """
     from vidtok import batch
     from vidtok.cli import jobs

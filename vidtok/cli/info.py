@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from vidtok.cli import options as opt
-from vidtok.cli.output import Console, lines, naming
+from vidtok.cli.output import Console, Row, lines, naming, show, size
 
 
 @click.command("info", epilog=opt.epilog("vidtok info clip.vtok", "vidtok info clip.vtok --json --tokens"))
@@ -16,7 +16,7 @@ from vidtok.cli.output import Console, lines, naming
 @click.option("--tokens", is_flag=True, help="Read the ids too: usage, perplexity, entropy, repeats.")
 @opt.reporting()
 def info_command(console: Console, file: str, tokens: bool) -> int:
-    """All that the header of a token file says ('-' is stdin), and its sizes. Needs no model."""
+    """All that a token file says of itself ('-' is stdin), and what each of its parts costs. Needs no model."""
     from vidtok.bitstream.container import TokenReader
     from vidtok.bitstream.describe import describe
 
@@ -24,8 +24,25 @@ def info_command(console: Console, file: str, tokens: bool) -> int:
         row: dict[str, Any] = describe(reader)
         if tokens:
             row["tokens"] = token_statistics(reader)
-    console.result(row, lines(row))
+    rest = {key: value for key, value in row.items() if key != "parts"}
+    console.result(row, [*lines(rest), *part_lines(row["parts"])])
     return 0
+
+
+def part_lines(parts: Row) -> list[str]:
+    """What each part costs, for people: a line each, one for each stage where there are several."""
+    out = [f"{'parts':<20} {'bytes':>12} {'':>9} {'bpp':>8} {'per cent':>8} {'bits/id':>8}"]
+    for name, costs in parts.items():
+        stages = costs.get("stages", [])
+        named = [(f"  {name}", costs)]
+        named += [(f"    stage {k}", stage) for k, stage in enumerate(stages, 1) if len(stages) > 1]
+        for label, cost in named if costs["bytes"] or name in ("header", "ids") else ():
+            bits = show(cost["bits_per_id"]) if "bits_per_id" in cost else ""
+            out.append(
+                f"{label:<20} {cost['bytes']:>12} {size(cost['bytes']):>9} {show(cost['bpp']):>8} "
+                f"{cost['percent']:>8.2f} {bits:>8}".rstrip()
+            )
+    return out
 
 
 def source_of(file: str) -> Any:

@@ -135,6 +135,28 @@ quality = click.option(
     metavar="N",
     help="Stages of a multi-rate model; 1 = fewest bits [its default].",
 )
+target = together(
+    click.option(
+        "--target-bpp",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="X",
+        help="Instead of --quality: the best of each segment, the file at most X bits per pixel (audio left out).",
+    ),
+    click.option(
+        "--target-psnr",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="Y",
+        help="Instead of --quality: the lowest of each segment that reaches Y dB, else the highest.",
+    ),
+)
+refine = click.option(
+    "--refine",
+    type=click.IntRange(0, 10_000),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Search for better ids in N steps, each some 3 times the encoding; decoded as any file.",
+)
 qualities = click.option(
     "--quality",
     "qualities",
@@ -250,9 +272,8 @@ metric = together(
 segment_frames = click.option(
     "--segment-frames",
     type=click.IntRange(min=0),
-    default=0,
     metavar="N",
-    help="Independent parts of N frames.",
+    help="Independent parts of N frames; 0: one [0; with a target what the model remembers, vidtok-2: 125].",
 )
 max_pixels = click.option(
     "--max-pixels",

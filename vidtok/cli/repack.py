@@ -20,7 +20,10 @@ from vidtok.cli.output import Console, naming
 @opt.force
 @opt.reporting()
 def repack_command(console: Console, file: str, output: str, entropy: str, quality: int | None, force: bool) -> int:
-    """Another entropy mode or fewer stages; the ids are those of encoding that way. FILE '-' is stdin."""
+    """Another entropy mode or fewer stages; the ids are those of encoding that way. FILE '-' is stdin.
+
+    --quality is the most that a segment keeps; those with less stay as they are.
+    """
     from vidtok.bitstream.repack import repack
 
     target: Any = output

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from vidtok import checkpoint
+from vidtok.bitstream.coding import stored_stages
 from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenReader
 from vidtok.codec.options import DecodeOptions, DecodeReport, Progress, StrPath, Warn, set_threads
 from vidtok.errors import FormatError, UnknownNameError, UsageError, WrongModelError
@@ -230,7 +231,8 @@ class _Decoding:
         info = self.reader.chunk_info(number)
         end = info.first_frame + info.frames
         try:
-            ids = as_decoded(self.reader.read_chunk(number)[a - info.first_latent : b - info.first_latent])
+            held = self.reader.read_chunk(number)[a - info.first_latent : b - info.first_latent]
+            ids = as_decoded(held, self.reader.header)
         except FormatError:
             if not self.skip_damaged:
                 raise
@@ -252,9 +254,15 @@ class _Decoding:
             yield frame, np.full((count, self.stream.height, self.stream.width, 3), GRAY, np.uint8)
 
 
-def as_decoded(ids: np.ndarray) -> np.ndarray:
-    """Ids as a file has them -> as models take them: (t, h, w, 1) loses its last axis. See `encode.as_stored`."""
-    return ids[..., 0] if ids.shape[3:] == (1,) else ids
+def as_decoded(ids: np.ndarray, header: TokenHeader) -> np.ndarray:
+    """Ids as a file has them -> as models take them: (t, h, w, K) loses stages not stored, and the axis of one alone.
+
+    See `encode.as_stored`.
+    """
+    if not header.codebooks:
+        return ids
+    stages = stored_stages(ids, header)
+    return ids[..., 0] if stages == 1 else ids[..., :stages]
 
 
 @contextlib.contextmanager

@@ -1,15 +1,19 @@
 """encode_file: VideoReader -> pieces -> EncodeStream -> TokenWriter.
 
 A piece is as many frames as go through the network at once; it ends where a stored chunk or a segment ends.
-How long pieces are never changes a byte. Reading runs one piece ahead, in a thread of its own.
+How long pieces are never changes a byte. Reading runs one piece ahead, in a thread of its own. With a target in place
+of a quality the file is written twice: with all stages to a temporary one first, then with those chosen (`rates`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import os
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -18,9 +22,22 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from vidtok import checkpoint
-from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenWriter
+from vidtok.bitstream.audio import IN_MEMORY_BYTES
+from vidtok.bitstream.container import Audio, Colour, TokenHeader, TokenReader, TokenWriter
+from vidtok.bitstream.describe import histogram
+from vidtok.bitstream.output import OutputFile
 from vidtok.bitstream.repack import choose_entropy
-from vidtok.codec.options import EncodeOptions, EncodeReport, Progress, StrPath, Warn, choose_quality, set_threads
+from vidtok.codec.options import (
+    EncodeOptions,
+    EncodeReport,
+    Progress,
+    StrPath,
+    Warn,
+    highest_quality,
+    segment_frames,
+    set_threads,
+)
+from vidtok.codec.rates import Chosen, Gauge, choose, cut, header_for
 from vidtok.errors import TooLargeError, UsageError
 from vidtok.model.model import Model
 from vidtok.prefetch import prefetch
@@ -52,41 +69,98 @@ def encode_file(
     options = options or EncodeOptions()
     set_threads(options.threads)
     model = checkpoint.load(options.model, device=options.device, precision=options.precision)
-    quality = choose_quality(options.quality, model.config)
+    quality = highest_quality(options, model.config)
+    model.config.check_refine(options.refine)
     with open_source(source, options, warn) as video:
         header = make_header(model, video, options, quality)
-        stream = model.encoder(video.info.height, video.info.width, options.schedule, quality)
-        with TokenWriter(target, header, force=options.force) as sink:
-            done, total = 0, _expected_frames(video, options)
-            pieces = _pieces(video, header, stream.latents_per_pass)
-            with closing(prefetch(pieces)) as ahead:
-                for piece in ahead:
-                    sink.write(as_stored(stream.push(piece.pixels), header), piece.pts)
-                    if piece.ends_segment:
-                        sink.write(as_stored(stream.flush(), header))
-                    if piece.audio:
-                        sink.write_audio(piece.audio)
-                    done += len(piece.pts)
-                    if progress:
-                        progress(done, total)
-            if not header.segment_frames or done % header.segment_frames:
-                sink.write(as_stored(stream.flush(), header))
-            if header.audio and (rest := video.take_audio()):
-                sink.write_audio(rest)
-            sink.finish(damaged_source=video.damaged, last_duration=video.last_duration)
-    pixels = done * video.info.width * video.info.height
+        total = _expected_frames(video, options)
+        if not options.has_target:
+            with TokenWriter(target, header, force=options.force) as sink:
+                _write(video, model, sink, options, total, progress)
+            chosen = Chosen((), None)
+        else:
+            with contextlib.ExitStack() as stack:
+                place: Any = target
+                if isinstance(target, (str, os.PathLike)):  # first of all: it may be that nothing can be written there
+                    place = stack.enter_context(OutputFile(target, force=options.force))
+                folder = place.target.parent if place is not target else None
+                spool: Any = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=folder))
+                gauge = _gauge(model, video, options, header, total)
+                with TokenWriter(spool, header) as whole:
+                    _write(video, model, whole, options, total, progress, gauge)
+                spool.seek(0)
+                reader = TokenReader(spool)
+                chosen = choose(reader, options, gauge, warn or (lambda text: None))
+                with TokenWriter(place, header_for(header, chosen.stages)) as sink:
+                    cut(reader, sink, chosen.stages)
+    info, done = video.info, sink.frames
+    held = chosen.stages or [quality or 1]
+    each = model.geometry.latents(header.segment_frames) or sink.latents
+    latents = [min(each, sink.latents - i * each) for i in range(len(held))]
+    stages = sum(q * count for q, count in zip(held, latents, strict=True)) / sum(latents)
     return EncodeReport(
         frames=done,
-        width=video.info.width,
-        height=video.info.height,
-        quality=quality,
+        width=info.width,
+        height=info.height,
+        quality=sink.header.quality,
         file_bytes=sink.position,
         audio_bytes=sink.audio_bytes,
-        bpp=(sink.position - sink.audio_bytes) * 8 / pixels,
-        raw_bpp=(quality or 1) * math.log2(model.vocabulary) / (model.geometry.time * model.geometry.space**2),
-        dropped_audio=len(video.info.audio_streams) if options.audio == "drop" else 0,
+        bpp=(sink.position - sink.audio_bytes) * 8 / (done * info.width * info.height),
+        raw_bpp=stages * math.log2(model.vocabulary) / (model.geometry.time * model.geometry.space**2),
+        dropped_audio=len(info.audio_streams) if options.audio == "drop" else 0,
         seconds=time.perf_counter() - began,
+        qualities=histogram(chosen.stages) if options.has_target else None,
+        psnr=chosen.psnr,
     )
+
+
+def _write(
+    video: VideoReader,
+    model: Model,
+    sink: TokenWriter,
+    options: EncodeOptions,
+    total: int | None,
+    progress: Progress | None,
+    gauge: Gauge | None = None,
+) -> None:
+    """All frames of `video` through the model into `sink`, its end included; `gauge` sees frames and ids."""
+    header, done = sink.header, 0
+    stream = model.encoder(video.info.height, video.info.width, options.schedule, header.quality, options.refine)
+
+    def store(ids: np.ndarray, frames: np.ndarray, pts: Sequence[int] = ()) -> None:
+        sink.write(as_stored(ids, header), pts)
+        if gauge:
+            gauge.push(frames, ids)
+
+    with closing(prefetch(_pieces(video, header, stream.latents_per_pass))) as ahead:
+        for piece in ahead:
+            store(stream.push(piece.pixels), piece.pixels, piece.pts)
+            if piece.ends_segment:
+                store(stream.flush(), piece.pixels[:0])
+                if gauge:
+                    gauge.end_segment()
+            if piece.audio:
+                sink.write_audio(piece.audio)
+            done += len(piece.pts)
+            if progress:
+                progress(done, total)
+    if not header.segment_frames or done % header.segment_frames:
+        store(stream.flush(), np.empty((0, video.info.height, video.info.width, 3), np.uint8))
+        if gauge:
+            gauge.end_segment()
+    if header.audio and (rest := video.take_audio()):
+        sink.write_audio(rest)
+    sink.finish(damaged_source=video.damaged, last_duration=video.last_duration)
+
+
+def _gauge(
+    model: Model, video: VideoReader, options: EncodeOptions, header: TokenHeader, total: int | None
+) -> Gauge | None:
+    """What measures every quality, where the choice needs it: not for bytes of a video that is one segment."""
+    several = header.segment_frames and (total is None or total > header.segment_frames)
+    if options.target_psnr is None and not several:
+        return None
+    return Gauge(model, video.info.height, video.info.width, options.schedule)
 
 
 def as_stored(ids: np.ndarray, header: TokenHeader) -> np.ndarray:
@@ -146,7 +220,7 @@ def make_header(model: Model, video: VideoReader, options: EncodeOptions, qualit
         width=info.width,
         height=info.height,
         chunk_latents=CHUNK_LATENTS,
-        segment_frames=options.segment_frames,
+        segment_frames=segment_frames(options, model.config),
         look_back=model.look_back,
         entropy=entropy,
         prior_id=prior_id,
@@ -201,18 +275,22 @@ def _pieces(video: VideoReader, header: TokenHeader, latents_per_pass: int) -> I
 
 
 def estimate_file(source: StrPath, options: EncodeOptions) -> dict[str, Any]:
-    """What encoding would give, from the source's own words: size, and frames and bytes where they are known."""
+    """What encoding would give, from the source's own words: size, and frames and bytes where they are known.
+
+    Bytes are those of raw ids; of the highest quality with --target-psnr, with --target-bpp at most what it allows.
+    """
     _, path = checkpoint.find_model(options.model)
     config = checkpoint.model_config(path, checkpoint.read_metadata(path))
-    stages = choose_quality(options.quality, config) or 1
+    stages = highest_quality(options, config) or 1
     with open_source(source, options) as video:
         h, w = config.geometry.grid(video.info.height, video.info.width)
         frames = _expected_frames(video, options)
         result: dict[str, Any] = {"width": video.info.width, "height": video.info.height}
     if frames:
         bits = stages * max(1, (config.vocabulary - 1).bit_length())
-        result |= {
-            "frames": frames,
-            "bytes": config.geometry.total_latents(frames, options.segment_frames) * h * w * bits // 8,
-        }
+        latents = config.geometry.total_latents(frames, segment_frames(options, config))
+        size = latents * h * w * bits // 8
+        if options.target_bpp is not None:
+            size = min(size, int(options.target_bpp * frames * result["width"] * result["height"] / 8))
+        result |= {"frames": frames, "bytes": size}
     return result

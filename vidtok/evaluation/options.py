@@ -17,7 +17,7 @@ Row = dict[str, Any]
 Progress = Callable[[int, int | None], None]
 Warn = Callable[[str], None]
 
-READING = ("resize", "enlarge", "fps", "start", "frames", "segment_frames", "entropy", "strict", "max_pixels")
+READING = ("resize", "enlarge", "fps", "start", "frames", "segment_frames", "entropy", "refine", "strict", "max_pixels")
 """What of EncodeOptions decides which frames are measured, and the bytes."""
 
 
@@ -64,7 +64,8 @@ class EvalOptions:
             "metrics": list(self.metrics),
             "dialects": {name: DIALECTS[name] for name in self.metrics if name in DIALECTS},
             "protocol": self.protocol or None,
-            "reading": {name: getattr(self.encode, name) for name in READING},
+            "reading": {name: getattr(self.encode, name) for name in READING}
+            | {"segment_frames": self.encode.segment_frames or 0},
             "precision": self.encode.precision,
             "fvd_samples": self.fvd.words,
             "per_frame": self.per_frame,

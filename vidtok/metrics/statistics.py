@@ -22,7 +22,7 @@ BUFFER_LIMIT = 2**18
 
 
 class TokenStatistics:
-    """Statistics over ids (t, h, w) or (t, h, w, K), pushed any number of latent frames at a time.
+    """Statistics over ids (t, h, w) or (t, h, w, K), pushed any number of latent frames at a time; -1 is no id.
 
     `vocabulary`: ids per codebook, one int for all or one for each. `digits`: levels of the digits of an id,
     fastest first, the same for all codebooks or one tuple for each; () if unknown.
@@ -50,9 +50,11 @@ class TokenStatistics:
             return
         self._count_repeats(ids)
         columns = ids.reshape(-1, len(self._histograms))
-        self._ids += columns.size
         for k, histogram in enumerate(self._histograms):
-            histogram.add(columns[:, k])
+            column = columns[:, k]
+            column = column[column >= 0] if ids.dtype.kind == "i" else column
+            self._ids += column.size
+            histogram.add(column)
 
     def end_clip(self) -> None:
         """What is pushed next is another video: its first latent frame repeats nothing."""
@@ -92,27 +94,36 @@ class TokenStatistics:
         `ids` counted; `used` distinct ids and `usage` = used / vocabulary (0..1); `entropy` bits per id;
         `perplexity` = 2**entropy; `digit_entropy` bits of each digit (None if unknown); `repeats`: share of
         ids equal to the one a latent frame earlier at the same place (None with one latent frame). With K > 1
-        codebooks used is the sum, usage, entropy and perplexity are means, digit_entropy is a list of lists.
+        codebooks used is the sum, usage, entropy and perplexity are means over those that have ids, digit_entropy is a
+        list of lists.
         """
         books = [self._book(k) for k in range(len(self._histograms))]
+        held = [book for book in books if book["ids"]] or books
         digits = [book["digit_entropy"] for book in books]
         return {
             "ids": self._ids,
             "used": sum(book["used"] for book in books),
-            "usage": _mean([book["usage"] for book in books]),
-            "entropy": _mean([book["entropy"] for book in books]),
-            "perplexity": _mean([2.0 ** book["entropy"] for book in books]),
+            "usage": _mean([book["usage"] for book in held]),
+            "entropy": _mean([book["entropy"] for book in held]),
+            "perplexity": _mean([2.0 ** book["entropy"] for book in held]),
             "digit_entropy": digits[0] if len(digits) == 1 else (digits if digits[0] is not None else None),
             "repeats": self._repeats / self._repeatable if self._repeatable else None,
         }
 
     def _count_repeats(self, ids: Array) -> None:
         if self._last is not None:
-            self._repeats += int(np.count_nonzero(ids[0] == self._last))
-            self._repeatable += ids[0].size
-        self._repeats += int(np.count_nonzero(ids[1:] == ids[:-1]))
-        self._repeatable += ids[1:].size
+            self._compare(ids[:1], self._last[None])
+        self._compare(ids[1:], ids[:-1])
         self._last = ids[-1].copy()
+
+    def _compare(self, ids: Array, before: Array) -> None:
+        """Count which of `ids` equal those at the same place `before`."""
+        equal, both = ids == before, ids.size
+        if ids.dtype.kind == "i":
+            held = (ids >= 0) & (before >= 0)
+            equal, both = equal & held, int(np.count_nonzero(held))
+        self._repeats += int(np.count_nonzero(equal))
+        self._repeatable += both
 
     def _book(self, k: int) -> dict[str, Any]:
         """Statistics of codebook k, in one pass over its (ids, counts)."""
@@ -126,6 +137,7 @@ class TokenStatistics:
             weighted += float(np.sum(counts * np.log2(counts)))
             _add_digits(tables, values, counts)
         return {
+            "ids": total,
             "used": used,
             "usage": used / self._sizes[k],
             "entropy": max(0.0, math.log2(total) - weighted / total) if total else 0.0,

@@ -3,14 +3,14 @@
 Shapes: B windows or tiles, t latent frames, h w grid cells, C channels. Activations are (B, t, h, w, C),
 contiguous, so that channels are the last axis in memory and one row is one cell.
 
-Exactness on CPU (without gradients): convolutions call oneDNN directly, since `F.conv2d` switches to other
+Exactness on CPU (where weights get no gradients): convolutions call oneDNN directly, since `F.conv2d` switches to other
 kernels for small inputs; LayerNorm runs on contiguous rows; ReLU, tanh and copies are exact anyway. With
 that, a cell's value depends on its neighbourhood only, not on batch, crop, frame size or thread count.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,21 +47,43 @@ class Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, t, h, w, c = x.shape
         image = x.reshape(b * t, h, w, c).permute(0, 3, 1, 2)
-        if x.device.type == "cpu" and not torch.is_grad_enabled() and HAS_ONEDNN:
+        if x.device.type == "cpu" and HAS_ONEDNN and not torch.is_grad_enabled():
             y = self._onednn(image)
+        elif x.device.type == "cpu" and HAS_ONEDNN and not (self.training or self.weight.requires_grad):
+            y = _Exact.apply(image, self)  # type: ignore[no-untyped-call]
         else:
             y = F.conv2d(image, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.kernel // 2)
         return y.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)
 
     def _onednn(self, image: Tensor) -> Tensor:
         """The kernel that is exact for every size; bf16 is computed in fp32 where the processor has no bf16."""
-        kind = image.dtype
-        if kind == torch.bfloat16 and HAS_BF16:
-            weight, bias = self.weight.to(kind), self.bias.to(kind)
-        else:
-            image, weight, bias = image.float(), self.weight.to(kind).float(), self.bias.to(kind).float()
-        pad = [self.kernel // 2] * 2
-        return torch.mkldnn_convolution(image, weight, bias, pad, [1, 1], [1, 1], 1).to(kind)
+        return _convolve(image, self.weight, self.bias)
+
+    def _onednn_back(self, slope: Tensor) -> Tensor:
+        """Slopes by what went out -> by what came in: a convolution too, of the weights turned round."""
+        turned = self.weight.flip(2, 3).transpose(0, 1).contiguous()
+        return _convolve(slope, turned, turned.new_zeros(len(turned)))
+
+
+def _convolve(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    kind, pad = image.dtype, [weight.shape[-1] // 2] * 2
+    weight, bias = weight.to(kind), bias.to(kind)
+    if kind != torch.bfloat16 or not HAS_BF16:
+        image, weight, bias = image.float(), weight.float(), bias.float()
+    return torch.mkldnn_convolution(image, weight, bias, pad, [1, 1], [1, 1], 1).to(kind)
+
+
+class _Exact(torch.autograd.Function):
+    """A convolution whose weights are fixed, with slopes by the same kernel: exact both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, conv: Conv) -> Tensor:
+        ctx.conv = conv
+        return conv._onednn(image)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return ctx.conv._onednn_back(slope), None
 
 
 class FixedConv(Conv):

@@ -57,16 +57,18 @@ class Model:
         return self.tokenizer.look_back
 
     def encoder(
-        self, height: int, width: int, schedule: Schedule | None = None, quality: int | None = None
+        self, height: int, width: int, schedule: Schedule | None = None, quality: int | None = None, refine: int = 0
     ) -> EncodeStream:
-        """A stream that turns frames of this size into ids."""
-        return EncodeStream(self.tokenizer, height, width, dtype=self.dtype, schedule=schedule, quality=quality)
+        """A stream that turns frames of this size into ids; `refine`: steps of search for better ones, of each."""
+        return EncodeStream(
+            self.tokenizer, height, width, dtype=self.dtype, schedule=schedule, quality=quality, refine=refine
+        )
 
     def decoder(self, height: int, width: int, schedule: Schedule | None = None) -> DecodeStream:
         """A stream that turns ids into frames of this size."""
         return DecodeStream(self.tokenizer, height, width, dtype=self.dtype, schedule=schedule)
 
-    def encode(self, frames: np.ndarray | Tensor, quality: int | None = None) -> Tokens:
+    def encode(self, frames: np.ndarray | Tensor, quality: int | None = None, *, refine: int = 0) -> Tokens:
         """uint8 (T, H, W, 3) or (B, T, H, W, 3) -> Tokens with ids (t, h, w) or (B, t, h, w), of the same kind.
 
         At qualities above 1 ids have one axis more, the last: (t, h, w, quality). Batches of a model with several
@@ -76,7 +78,7 @@ class Model:
             raise UsageError(f"frames are uint8 (T, H, W, 3) or (B, T, H, W, 3), none empty; got {tuple(frames.shape)}")
         clips = frames if frames.ndim == 5 else frames[None]
         count, height, width = clips.shape[1:4]
-        stream = self.encoder(height, width, quality=quality)
+        stream = self.encoder(height, width, quality=quality, refine=refine)
         ids = np.stack([np.concatenate([stream.push(clip), stream.flush()]) for clip in clips])
         if frames.ndim == 5 and self.qualities > 1 and ids.ndim == 4:
             ids = ids[..., None]

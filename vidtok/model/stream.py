@@ -130,10 +130,13 @@ class EncodeStream(_Stream):
         dtype: torch.dtype = torch.float32,
         schedule: Schedule | None = None,
         quality: int | None = None,
+        refine: int = 0,
     ) -> None:
         schedule = schedule or Schedule()
         super().__init__(tokenizer, height, width, dtype, schedule)
         self.quality = tokenizer.config.check_quality(quality)
+        tokenizer.config.check_refine(refine)
+        self.refine = refine
         self._tiles = _Tiles(self.grid, self.geometry.space, tokenizer.encoder_halo, schedule)
         self._pending: list[Tensor] = []  # (n, H, W, 3) pieces, padded sizes
 
@@ -194,7 +197,7 @@ class EncodeStream(_Stream):
                 [frames[:, r.start * space : r.end * space, c.start * space : c.end * space] for r, c in group]
             ).to(self.device)
             out, self._tiles.states[i] = self.tokenizer.encode_pixels(
-                pixels, self._tiles.states[i], self.dtype, self.quality
+                pixels, self._tiles.states[i], self.dtype, self.quality, self.refine
             )
             for (rows, columns), part in zip(group, out.cpu(), strict=True):
                 ids[:, rows.core, columns.core] = part[:, rows.kept, columns.kept]

@@ -23,7 +23,7 @@ from vidtok.geometry import Geometry
 from vidtok.model.conv import ConvConfig, ConvDecoder, ConvEncoder
 from vidtok.model.layers import State
 from vidtok.model.patches import from_patches, patch_values, to_patches
-from vidtok.model.quantizer import Quantized, QuantizerConfig, build_quantizer
+from vidtok.model.quantizer import FSQ, Quantized, QuantizerConfig, build_quantizer
 from vidtok.model.recurrent import (
     Expectation,
     Memory,
@@ -33,6 +33,7 @@ from vidtok.model.recurrent import (
     RecurrentEncoder,
     misfit,
 )
+from vidtok.model.refine import refine as refine_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,11 @@ class ModelConfig:
     def geometry(self) -> Geometry:
         return Geometry(time=self.time_stride, space=self.space_stride)
 
+    @property
+    def period(self) -> int:
+        """Latent frames after which a recurrent model starts anew by itself; 0: others, which never do."""
+        return int(getattr(self.backbone_config(), "period", 0))
+
     def check_quality(self, quality: int | None) -> int:
         """`quality`, the default where None; UsageError where the model has no such rate."""
         if quality is None:
@@ -78,6 +84,13 @@ class ModelConfig:
             has = "has one rate, quality 1" if self.qualities == 1 else f"has qualities 1 to {self.qualities}"
             raise UsageError(f"--quality {quality}: this model {has}")
         return quality
+
+    def check_refine(self, steps: int) -> None:
+        """UsageError where ids of this model cannot be refined in so many steps; 0 always can."""
+        if steps < 0:
+            raise UsageError(f"--refine {steps}: 0 or more steps")
+        if steps and self.kind != "recurrent":
+            raise UsageError(f"--refine {steps}: only recurrent models such as vidtok-2 can; this one is {self.kind}")
 
 
 KINDS: dict[str, type[Any]] = {"conv": ConvConfig, "recurrent": RecurrentConfig}
@@ -126,11 +139,11 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def encode_pixels(
-        self, pixels: Tensor, state: State | None, dtype: torch.dtype = torch.float32, quality: int = 1
+        self, pixels: Tensor, state: State | None, dtype: torch.dtype = torch.float32, quality: int = 1, refine: int = 0
     ) -> tuple[Tensor, State]:
-        """uint8 (B, t * time, H, W, 3) -> ids int64, and the state for what follows."""
+        """uint8 (B, t * time, H, W, 3) -> ids int64, and the state for what follows. `refine`: steps of search."""
         patches = to_patches(pixels, self.geometry).float().div_(127.5).sub_(1)
-        return self.encode_patches(patches, state or State(), dtype, quality)
+        return self.encode_patches(patches, state or State(), dtype, quality, refine)
 
     @torch.no_grad()
     def decode_ids(self, ids: Tensor, state: State | None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, State]:
@@ -146,7 +159,9 @@ class Tokenizer(nn.Module):
         """Patches (B, t, h, w, P) there and back, with gradients."""
         raise NotImplementedError
 
-    def encode_patches(self, patches: Tensor, state: State, dtype: torch.dtype, quality: int) -> tuple[Tensor, State]:
+    def encode_patches(
+        self, patches: Tensor, state: State, dtype: torch.dtype, quality: int, refine: int = 0
+    ) -> tuple[Tensor, State]:
         raise NotImplementedError
 
     def decode_patches(self, ids: Tensor, state: State, dtype: torch.dtype) -> tuple[Tensor, State]:
@@ -169,7 +184,10 @@ class ConvTokenizer(Tokenizer):
         quantized = self.quantizer.quantize(latent)
         return self.decoder(quantized.codes, None if starts else State(1))[0], quantized, {}
 
-    def encode_patches(self, patches: Tensor, state: State, dtype: torch.dtype, quality: int) -> tuple[Tensor, State]:
+    def encode_patches(
+        self, patches: Tensor, state: State, dtype: torch.dtype, quality: int, refine: int = 0
+    ) -> tuple[Tensor, State]:
+        assert not refine
         latent, state = self.encoder(patches.to(dtype), state)
         return self.quantizer.quantize(latent).ids, state
 
@@ -232,21 +250,39 @@ class RecurrentTokenizer(Tokenizer):
             {"estimate": self.decoder.synthesis(estimates)},
         )
 
-    def encode_patches(self, patches: Tensor, state: State, dtype: torch.dtype, quality: int) -> tuple[Tensor, State]:
+    def encode_patches(
+        self, patches: Tensor, state: State, dtype: torch.dtype, quality: int, refine: int = 0
+    ) -> tuple[Tensor, State]:
         b, t, h, w, _ = patches.shape
         memories = self._recall(state, quality, patches)
+        taps = _split(state.taps[3 * quality :], quality)  # of the decoder of each stage, where it is needed
         ids = []
         for i in range(t):
-            coefficients = self.encoder.analysis(patches[:, i : i + 1])
+            now = patches[:, i : i + 1]
+            coefficients = self.encoder.analysis(now)
             if (state.latent + i) % self.period == 0:
                 memories = [self.recurrence.start(b, h, w, patches)] * quality
+                taps = [self.decoder.initial_taps(b, h, w, patches.to(dtype))] * quality
             found = []
             for stage, expected in self._stages(memories, state.latent + i, dtype):
                 latent = self.encoder(coefficients, expected, self.recurrence.modes)
-                found.append(self.quantizer.quantize(latent).ids)
-                memories[stage] = self.recurrence.update(expected, self.quantizer.ids_to_codes(found[-1]))
+                if refine:
+                    found.append(self._refined(latent, expected, now, taps[stage], refine))
+                else:
+                    found.append(self.quantizer.quantize(latent).ids)
+                memory = self.recurrence.update(expected, self.quantizer.ids_to_codes(found[-1]))
+                memories[stage] = memory
+                if refine:
+                    taps[stage] = self.decoder(memory.estimate, memory.notes, taps[stage], dtype)[1]
             ids.append(_stack(found))
-        return torch.cat(ids, dim=1), State(state.latent + t, _flat(memories))
+        kept = [tap for stage in taps for tap in stage] if refine else []
+        return torch.cat(ids, dim=1), State(state.latent + t, (*_flat(memories), *kept))
+
+    def _refined(
+        self, latent: Tensor, expected: Expectation, patches: Tensor, taps: tuple[Tensor, ...], steps: int
+    ) -> Tensor:
+        assert isinstance(self.quantizer, FSQ)
+        return refine_ids(self.recurrence, self.decoder, self.quantizer, latent, expected, patches, taps, steps)
 
     def decode_patches(self, ids: Tensor, state: State, dtype: torch.dtype) -> tuple[Tensor, State]:
         stages = ids[..., None] if ids.ndim == 4 else ids
@@ -286,6 +322,11 @@ class RecurrentTokenizer(Tokenizer):
 def _stack(stages: list[Tensor]) -> Tensor:
     """Ids (B, 1, h, w) of each stage -> (B, 1, h, w), or (B, 1, h, w, quality) where there are several."""
     return stages[0] if len(stages) == 1 else torch.stack(stages, dim=-1)
+
+
+def _split(taps: tuple[Tensor, ...], stages: int) -> list[tuple[Tensor, ...]]:
+    each = len(taps) // stages
+    return [taps[each * k : each * (k + 1)] for k in range(stages)]
 
 
 def _flat(memories: list[Memory]) -> tuple[Tensor, ...]:

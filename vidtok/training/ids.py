@@ -70,6 +70,8 @@ class TokenData:
             self.stages = max(self.stages, header.stages)
             ids = np.asarray(reader.ids[:])
             ids = ids if header.codebooks else ids[..., None]
+            if header.varying:  # only the stages that all segments have
+                ids = ids[..., (ids >= 0).all(axis=(0, 1, 2))]
             parts = PriorConfig(digits=self.digits, joint=joint).parts
             stages = [to_symbols(ids[..., k], parts).astype(np.uint8) for k in range(ids.shape[3])]
             whole, segment = len(ids), reader.layout.segment_latents
