@@ -325,7 +325,7 @@ take so few here; ">": they never take so many).
 ## Entropy modes
 
 Whole files. Lower qualities are cut from the highest, so that only that one has a speed of encoding; both speeds
-include the entropy coder, with two clips at a time on two cores. `auto` takes `{auto(raw.clips)}` here.
+include the entropy coder, with two clips at a time on two cores. {about_auto(raw)}
 
 {mode_table(measured)}
 
@@ -353,8 +353,13 @@ def most(measured: Measured) -> int:
 
 
 def auto(clips: Sequence[Row]) -> str:
-    """The mode that ids of the model are stored in where nobody says."""
+    """The mode that ids of the model are stored in in the main rows."""
     return str(next(row["entropy_mode"] for row in clips if row.get("model")))
+
+
+def about_auto(measured: Measured) -> str:
+    asked = next(row for row in measured.runs if row.get("model"))["settings"]["reading"]["entropy"]
+    return f"`auto` takes `{auto(measured.clips)}` here." if asked == "auto" else ""
 
 
 def alone(measured: Measured) -> str:
