@@ -267,7 +267,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores{f' ({names[0]})' if names else ''}"
 
 
-def page(folder: Path, pictures: Path, place: str) -> str:
+def page(folder: Path, pictures: Path, place: str, note: str = "") -> str:
     raw = load(folder)
     measured, model = with_modes(raw), next(row["model"] for row in raw.runs if row.get("model"))
     shown = f"{model} {'prior' if 'prior' in raw.modes else 'adaptive'}"
@@ -340,7 +340,7 @@ encoding; decoding runs beside the measuring of PSNR. The codecs encode with fou
 
 {dialects}
 
-Clips: {", ".join(clips)}. Versions: {versions}.
+Clips: {", ".join(clips)}. Versions: {versions}. {note}
 
 ```sh
 {commands}
@@ -370,10 +370,11 @@ def alone(measured: Measured) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--note", default="", help="what was different when the rows were measured; said on the page")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
     args = parser.parse_args()
     pictures = args.page.with_suffix("")
-    args.page.write_text(page(args.folder, pictures, pictures.name), encoding="utf-8")
+    args.page.write_text(page(args.folder, pictures, pictures.name, args.note), encoding="utf-8")
     print(args.page)
 
 
