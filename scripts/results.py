@@ -55,8 +55,11 @@ def load(folder: Path) -> Measured:
         runs += [row for row in rows if row.get("summary")]
     modes = {mode: read(path) for mode in MODES if (path := folder / f"mode-{mode}.jsonl").is_file()}
     modes = {mode: rows for mode, rows in modes.items() if any(row.get("summary") for row in rows)}
-    speed = [row for row in read(folder / "speed.jsonl") if row.get("summary")]
-    return Measured(clips, runs, modes, speed)
+    mine = auto(clips)
+    modes = {mode: modes.get(mode) or [*clips, *runs] for mode in MODES if mode in modes or mode == mine}
+    path = folder / "speed.jsonl"
+    speed = [row for row in read(path) if row.get("summary")] if path.is_file() else []
+    return Measured(clips, runs, modes, speed or runs)
 
 
 def read(path: Path) -> list[Row]:
@@ -75,11 +78,12 @@ def with_modes(measured: Measured) -> Measured:
         for mode, found in measured.modes.items():
             if mode == "raw":
                 continue
-            bpp = {(row.get("path"), row.get("quality")): row["bpp"] for row in found if row.get("bpp")}
+            own = (row for row in found if row.get("bpp") and row.get("model"))
+            bpp = {(row.get("path"), row["quality"]): row["bpp"] for row in own}
             for row in rows:
                 if row.get("model"):
-                    own = bpp[row.get("path"), row["quality"]]
-                    into.append(row | {"model": f"{row['model']} {mode}", "bpp": own})
+                    at = bpp[row.get("path"), row["quality"]]
+                    into.append(row | {"model": f"{row['model']} {mode}", "bpp": at})
     return Measured(clips, runs, measured.modes, measured.speed)
 
 
@@ -233,14 +237,14 @@ def sentence(quality: int, name: str, gaps: Sequence[tuple[str, float]]) -> str:
 
 
 def mode_table(measured: Measured) -> str:
-    first = {row["quality"]: row["bpp"] for row in measured.modes.get("lzma", []) if row.get("summary")}
+    rows_of = {mode: [r for r in rows if r.get("summary") and r.get("model")] for mode, rows in measured.modes.items()}
+    first = {row["quality"]: row["bpp"] for row in rows_of.get("lzma", [])}
     body = []
-    for mode, rows in measured.modes.items():
+    for mode, rows in rows_of.items():
         for row in rows:
-            if row.get("summary"):
-                against = f"{100 * (row['bpp'] / first[row['quality']] - 1):+.1f} %" if first else "–"
-                fps = [number(row[key], "fps") for key in ("encode_fps", "decode_fps")]
-                body.append([mode, str(row["quality"]), number(row["bpp"], "bpp"), against, *fps])
+            against = f"{100 * (row['bpp'] / first[row['quality']] - 1):+.1f} %" if first else "–"
+            fps = [number(row[key], "fps") for key in ("encode_fps", "decode_fps")]
+            body.append([mode, str(row["quality"]), number(row["bpp"], "bpp"), against, *fps])
     return table(["mode", "quality", "bpp", "against lzma", "encode, frames/s", "decode, frames/s"], body)
 
 
@@ -263,7 +267,7 @@ def machine() -> str:
     return f"{os.cpu_count()} cores{f' ({names[0]})' if names else ''}"
 
 
-def page(folder: Path, pictures: Path, place: str) -> str:
+def page(folder: Path, pictures: Path, place: str, note: str = "") -> str:
     raw = load(folder)
     measured, model = with_modes(raw), next(row["model"] for row in raw.runs if row.get("model"))
     shown = f"{model} {'prior' if 'prior' in raw.modes else 'adaptive'}"
@@ -321,13 +325,13 @@ take so few here; ">": they never take so many).
 ## Entropy modes
 
 Whole files. Lower qualities are cut from the highest, so that only that one has a speed of encoding; both speeds
-include the entropy coder, with two clips at a time on two cores. `auto` takes {auto(raw)} here.
+include the entropy coder, with two clips at a time on two cores. {about_auto(raw)}
 
 {mode_table(measured)}
 
 ## Speed
 
-From file to file, one clip at a time on {machine()}: reading, decoding and resizing the source count for
+From file to file, {alone(raw)} on {machine()}: reading, decoding and resizing the source count for
 encoding; decoding runs beside the measuring of PSNR. The codecs encode with four threads and decode with one.
 
 {speed_table(measured)}
@@ -336,7 +340,7 @@ encoding; decoding runs beside the measuring of PSNR. The codecs encode with fou
 
 {dialects}
 
-Clips: {", ".join(clips)}. Versions: {versions}.
+Clips: {", ".join(clips)}. Versions: {versions}. {note}
 
 ```sh
 {commands}
@@ -348,18 +352,29 @@ def most(measured: Measured) -> int:
     return max(int(row["frames"]) for row in measured.clips)
 
 
-def auto(measured: Measured) -> str:
-    modes = {str(row.get("entropy_mode")) for row in measured.clips if row.get("model")}
-    return " or ".join(f"`{mode}`" for mode in sorted(modes))
+def auto(clips: Sequence[Row]) -> str:
+    """The mode that ids of the model are stored in in the main rows."""
+    return str(next(row["entropy_mode"] for row in clips if row.get("model")))
+
+
+def about_auto(measured: Measured) -> str:
+    asked = next(row for row in measured.runs if row.get("model"))["settings"]["reading"]["entropy"]
+    return f"`auto` takes `{auto(measured.clips)}` here." if asked == "auto" else ""
+
+
+def alone(measured: Measured) -> str:
+    """How the speeds were measured."""
+    return "one clip at a time" if measured.speed is not measured.runs else "two clips at a time"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--note", default="", help="what was different when the rows were measured; said on the page")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
     args = parser.parse_args()
     pictures = args.page.with_suffix("")
-    args.page.write_text(page(args.folder, pictures, pictures.name), encoding="utf-8")
+    args.page.write_text(page(args.folder, pictures, pictures.name, args.note), encoding="utf-8")
     print(args.page)
 
 

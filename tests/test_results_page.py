@@ -38,7 +38,7 @@ def rows_of(head: Row, bpp: float, psnr: float, **more: Any) -> list[Row]:
     mean = {name: sum(row[name] for row in rows) / 2 for name in METRICS}
     worst = {"psnr_worst": psnr - 4, "psnr_worst_path": CLIPS[1], "psnr_interval": [psnr - 4, psnr]}
     fps = {"encode_fps": None if head["quality"] == 1 else 11.5, "decode_fps": 22.25}
-    said = {"versions": {"vidtok": "9.9"}}
+    said = {"versions": {"vidtok": "9.9"}, "settings": {"reading": {"entropy": "auto"}}}
     return [*rows, {"summary": True} | head | {"bpp": bpp, "frames": 18} | mean | worst | fps | said]
 
 
