@@ -1,6 +1,7 @@
 #!/bin/sh
 # scripts/train_default.sh [DATA [OUTPUT]]: train a model like the default one, vidtok-2; docs/models/vidtok-2.md says on
 # what data and how long. DATA is the folder with the training clips and pictures. Can be stopped and started again.
+# The prior of its ids is trained after it, on token files: docs/training.md, "Training a prior".
 set -eu
 cd "$(dirname "$0")/.."
 data=${1:-../shared/data/train}

@@ -54,8 +54,8 @@ def refine(
     curve = 2 * (expected.units.flatten(-3, -2) * hot[..., None]).sum(-2).square()  # of the error, by each digit
     bits = _bit_table(int(top.max())).to(latent.device)
     pixels = _pixels(patches)
-    best, least = exact, torch.zeros(0)
-    price = torch.zeros(0)
+    best, least = exact, torch.full((len(patches),), math.inf, dtype=torch.float64, device=patches.device)
+    price = torch.zeros_like(least)
     for step in range(steps + 1):
         digits = torch.cat([mode, places.round()], dim=-1)
         off = digits[..., 1:] - top[1:] / 2
@@ -68,9 +68,9 @@ def refine(
         if not step:
             price = wrong.double() * (BIT_PRICE / pixels[0].numel())  # squared error that a bit is worth
         cost = wrong.double() + price * spent / BIT
-        better = torch.ones_like(cost, dtype=torch.bool) if not step else cost < least
+        better = cost < least
         best = torch.where(better[:, None, None, None, None], digits, best)
-        least = torch.where(better, cost, least) if step else cost
+        least = torch.minimum(cost, least)
         if step == steps:
             break
         (slope,) = torch.autograd.grad(decoded, values, 2 * (decoded.detach() - patches))
