@@ -110,10 +110,10 @@ def data() -> Path:
     return folder
 
 
-def save_rates(path: Path, qualities: int = 3, period: int = 3) -> Path:
+def save_rates(path: Path, qualities: int = 3, period: int = 3, motion: tuple[float, ...] = ()) -> Path:
     """A recurrent model made by hand that every stage makes better: a few cosines, rounded, with what is left going on.
 
-    Its networks add a little noise, so that nothing in it is without effect.
+    Its networks add a little noise, so that nothing in it is without effect. `motion`: displacements, in pixels a frame.
     """
     import numpy as np
     import torch
@@ -129,8 +129,10 @@ def save_rates(path: Path, qualities: int = 3, period: int = 3) -> Path:
     basis /= np.linalg.norm(basis, axis=1, keepdims=True)
     backbone = {"width": 8, "hidden": 8, "delayed": 4, "phases": 2, "period": period, "coefficients": 12, "notes": 4}
     backbone |= {"groups": 4, "decoder_blocks": 1, "update_blocks": 1, "encoder_blocks": 1}
+    backbone |= {"motion": motion}
+    levels = (8, 5, 5, 5, *(2 * len(motion) + 1,) * 2) if motion else (8, 5, 5, 5)
     config = ModelConfig(
-        kind="recurrent", backbone=backbone, quantizer=QuantizerConfig(levels=(8, 5, 5, 5)), qualities=qualities
+        kind="recurrent", backbone=backbone, quantizer=QuantizerConfig(levels=levels), qualities=qualities
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)

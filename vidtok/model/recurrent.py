@@ -21,6 +21,9 @@ The transform itself and the prediction of stillness are fixed when a model star
 Closed-loop prediction is how every ordinary video codec works; with learned transforms see DVC (Lu et al. 2019), for
 residual stages with dropout SoundStream (Zeghidour et al. 2021), for choosing per block what to code classified vector
 quantization (Ramamurthi and Gersho 1986). Memories stay in fp32 whatever the precision.
+
+With `motion` the last two digits of the first stage are a vector (`motion`): what is known is moved along it before
+anything is expected.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ class RecurrentConfig:
     delayed: int = 64  # channels of the decoder that come from the latent frame before
     phases: int = 12  # latent frames after a start that are told apart, again and again
     period: int = 32  # latent frames between starts
+    motion: tuple[float, ...] = ()  # displacements in pixels a frame that digits can stand for; none: nothing moves
     uncertainty: float = 0.02  # weight in training of how well scales fit
     thrift: float = 0.0  # weight in training of how large digits are, in steps: small ones cost fewer bits in a file
 
@@ -177,6 +181,9 @@ class Recurrence(nn.Module):
             self.lower = Conv(size, width, 1)
             self.gate = Conv(width, size, 1)
         self.context_body = _blocks(config.context_blocks, config)
+        if config.motion:
+            self.move = Conv(4, width, 1)
+            nn.init.zeros_(self.move.weight)
         self.guess = Conv(width, 2 * size, 1)  # how much of stillness to believe, and what to add to it
         self.scale = Conv(width, size, 1)
         self.codes = Conv(self.modes.layout, width, 1)
@@ -195,13 +202,27 @@ class Recurrence(nn.Module):
             return self.config.phases + 1 if latent else 0
         return 1 + (since - 1) % self.config.phases
 
-    def expect(self, memory: Memory, lower: Tensor | None, stage: int, phase: int, dtype: torch.dtype) -> Expectation:
-        """`lower` is the estimate of the stage before for this latent frame, None in stage 0."""
-        prediction = self.predict(memory.estimate)
+    def expect(
+        self,
+        prediction: Tensor,
+        memory: Memory,
+        lower: Tensor | None,
+        stage: int,
+        phase: int,
+        dtype: torch.dtype,
+        moves: Tensor | None = None,
+    ) -> Expectation:
+        """`prediction` (B, 1, h, w, coefficients) is what the last frame makes of this latent frame.
+
+        `lower` is the estimate of the stage before for this latent frame, None in stage 0; `moves` (B, 1, h, w, 4) the
+        features of vectors, None where nothing moves.
+        """
         known = [prediction, memory.notes, memory.said, memory.said[..., : self.modes.coefficients].abs()]
         x = self.inlet(torch.cat(known, dim=-1).to(dtype)) + (self.phase[phase] + self.stage[stage]).to(dtype)
         if lower is not None:
             x = x + self.lower(lower.to(dtype))
+        if moves is not None:
+            x = x + self.move(moves.to(dtype))
         for block in self.context_body:
             x = block(x)
         keep, shift = self.guess(x).float().chunk(2, dim=-1)

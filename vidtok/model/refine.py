@@ -8,7 +8,7 @@
 The encoder's networks guess, in one pass, which digits will do; here they are tried out. Digits have places on a
 continuous line, from which they are rounded (straight through: Bengio et al. 2013), and the slope at the rounded digits
 moves the places. How far is known: the transform is orthonormal and a digit stands for so many units of a coefficient,
-so the squared error grows by about unit^2 per squared step. Modes stay as they were chosen. Others who refine what one
+so the squared error grows by about unit^2 per squared step. Modes and motion stay as they were chosen. Others who refine what one
 picture is coded as, and not the model: Campos et al. 2019, Yang, Bamler and Mandt 2020; there with latents whose bits
 depend on floats, here with ids that any decoder reads.
 
@@ -49,7 +49,9 @@ def refine(
     """
     top = (fsq.levels - 1).float()
     exact = (torch.tanh(latent.float()) + 1) / 2 * top  # as the quantizer has it
-    mode, places = exact[..., :1].round(), exact[..., 1:]
+    coded = 1 + recurrence.modes.n  # digits; what follows them is kept like the mode
+    mode, places, rest = exact[..., :1].round(), exact[..., 1:coded], exact[..., coded:].round()
+    top = top[:coded]
     hot = F.one_hot(mode[..., 0].long(), recurrence.modes.count).float()
     curve = 2 * (expected.units.flatten(-3, -2) * hot[..., None]).sum(-2).square()  # of the error, by each digit
     bits = _bit_table(int(top.max())).to(latent.device)
@@ -69,7 +71,7 @@ def refine(
             price = wrong.double() * (BIT_PRICE / pixels[0].numel())  # squared error that a bit is worth
         cost = wrong.double() + price * spent / BIT
         better = cost < least
-        best = torch.where(better[:, None, None, None, None], digits, best)
+        best = torch.where(better[:, None, None, None, None], torch.cat([digits, rest], dim=-1), best)
         least = torch.minimum(cost, least)
         if step == steps:
             break

@@ -22,6 +22,7 @@ from vidtok.errors import ConfigError, UnknownNameError, UsageError
 from vidtok.geometry import Geometry
 from vidtok.model.conv import ConvConfig, ConvDecoder, ConvEncoder
 from vidtok.model.layers import State
+from vidtok.model.motion import Motion, luma
 from vidtok.model.patches import from_patches, patch_values, to_patches
 from vidtok.model.quantizer import FSQ, Quantized, QuantizerConfig, build_quantizer
 from vidtok.model.recurrent import (
@@ -201,6 +202,10 @@ class RecurrentTokenizer(Tokenizer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         sizes, patch, digits = config.backbone_config(), patch_values(self.geometry), self.quantizer.digits
+        self.motion = Motion(sizes.motion, digits[-2:], self.geometry) if sizes.motion else None
+        if self.motion:
+            digits = digits[:-2]
+        self.content = len(digits)  # digits of an id that are not about motion
         self.recurrence = Recurrence(sizes, patch, digits, config.qualities)
         self.encoder = RecurrentEncoder(sizes, patch, digits)
         self.decoder = RecurrentDecoder(sizes, patch)
@@ -221,18 +226,20 @@ class RecurrentTokenizer(Tokenizer):
         ids: list[Tensor] = []
         codes: list[Tensor] = []  # of the last stage
         terms: dict[str, Tensor] = defaultdict(lambda: patches.new_zeros(()))
+        moves = self._search(patches, None)
         for i in range(t):
             found = []
-            for stage, expected in self._stages(memories, i if starts else i + self.period, kind):
+            digits = moves[i] if i else None
+            for stage, expected in self._stages(memories, i if starts else i + self.period, kind, self._vectors(digits)):
                 latent = self.encoder(coefficients[:, i : i + 1], expected, self.recurrence.modes)
-                quantized = self.quantizer.quantize(latent)
-                memories[stage] = self.recurrence.update(expected, quantized.codes)
+                quantized = self.quantizer.quantize(self._with_motion(latent, None if stage else digits))
+                memories[stage] = self.recurrence.update(expected, quantized.codes[..., : self.content])
                 for name, term in quantized.terms.items():
                     terms[name] = terms[name] + term / (t * quality)
                 misfits = misfit(coefficients[:, i : i + 1], expected) * (self.uncertainty / (t * quality))
                 terms["uncertainty"] = terms["uncertainty"] + misfits
                 if self.thrift:
-                    size = self.recurrence.modes.size(quantized.codes) * (self.thrift / (t * quality))
+                    size = self.recurrence.modes.size(quantized.codes[..., : self.content]) * (self.thrift / (t * quality))
                     terms["thrift"] = terms["thrift"] + size
                 found.append(quantized.ids)
             last.append(memories[-1])
@@ -255,27 +262,37 @@ class RecurrentTokenizer(Tokenizer):
     ) -> tuple[Tensor, State]:
         b, t, h, w, _ = patches.shape
         memories = self._recall(state, quality, patches)
-        taps = _split(state.taps[3 * quality :], quality)  # of the decoder of each stage, where it is needed
+        kept, seen = list(state.taps[3 * quality :]), None
+        if self.motion and kept:
+            seen = kept.pop()  # luma of the last frame
+        taps = _split(tuple(kept), quality)  # of the decoder of each stage, where it is needed
+        moves = self._search(patches, seen)
         ids = []
         for i in range(t):
             now = patches[:, i : i + 1]
             coefficients = self.encoder.analysis(now)
+            digits = moves[i]
             if (state.latent + i) % self.period == 0:
+                digits = None
                 memories = [self.recurrence.start(b, h, w, patches)] * quality
                 taps = [self.decoder.initial_taps(b, h, w, patches.to(dtype))] * quality
             found = []
-            for stage, expected in self._stages(memories, state.latent + i, dtype):
+            for stage, expected in self._stages(memories, state.latent + i, dtype, self._vectors(digits)):
                 latent = self.encoder(coefficients, expected, self.recurrence.modes)
+                latent = self._with_motion(latent, None if stage else digits)
                 if refine:
                     found.append(self._refined(latent, expected, now, taps[stage], refine))
                 else:
                     found.append(self.quantizer.quantize(latent).ids)
-                memory = self.recurrence.update(expected, self.quantizer.ids_to_codes(found[-1]))
+                codes = self.quantizer.ids_to_codes(found[-1])[..., : self.content]
+                memory = self.recurrence.update(expected, codes)
                 memories[stage] = memory
                 if refine:
                     taps[stage] = self.decoder(memory.estimate, memory.notes, taps[stage], dtype)[1]
             ids.append(_stack(found))
         kept = [tap for stage in taps for tap in stage] if refine else []
+        if self.motion:
+            kept.append(luma(from_patches(patches[:, -1:], self.geometry)[:, -1]))
         return torch.cat(ids, dim=1), State(state.latent + t, (*_flat(memories), *kept))
 
     def _refined(
@@ -297,20 +314,60 @@ class RecurrentTokenizer(Tokenizer):
                 taps = self.decoder.initial_taps(b, h, w, codes.to(dtype))
             known = []
             for i in range(first, after):
-                for stage, expected in self._stages(memories, state.latent + i, dtype):
-                    memories[stage] = self.recurrence.update(expected, codes[:, i : i + 1, ..., stage, :].contiguous())
+                now = codes[:, i : i + 1]
+                vectors = None
+                if self.motion and (state.latent + i) % self.period:
+                    vectors = self.motion.vectors(now[..., 0, self.content :])
+                for stage, expected in self._stages(memories, state.latent + i, dtype, vectors):
+                    said = now[..., stage, : self.content].contiguous()
+                    memories[stage] = self.recurrence.update(expected, said)
                 known.append(memories[-1])
             estimates = torch.cat([m.estimate for m in known], dim=1)
             patches, taps = self.decoder(estimates, torch.cat([m.notes for m in known], dim=1), taps, dtype)
             decoded.append(patches)
         return torch.cat(decoded, dim=1), State(state.latent + t, (*_flat(memories), *taps))
 
-    def _stages(self, memories: list[Memory], latent: int, dtype: torch.dtype) -> Iterator[tuple[int, Expectation]]:
+    def _stages(
+        self, memories: list[Memory], latent: int, dtype: torch.dtype, vectors: Tensor | None
+    ) -> Iterator[tuple[int, Expectation]]:
         """What each stage expects; between two of them the caller puts the new memory in its place."""
         phase = self.recurrence.phase_of(latent)
+        moves = self.motion.features(vectors) if self.motion and vectors is not None else None
         for stage in range(len(memories)):
-            lower = memories[stage - 1].estimate if stage else None
-            yield stage, self.recurrence.expect(memories[stage], lower, stage, phase, dtype)
+            memory, lower = memories[stage], memories[stage - 1].estimate if stage else None
+            prediction, memory = self._moved(memory, vectors)
+            yield stage, self.recurrence.expect(prediction, memory, lower, stage, phase, dtype, moves)
+
+    def _moved(self, memory: Memory, vectors: Tensor | None) -> tuple[Tensor, Memory]:
+        """What the last frame makes of this latent frame, and the rest of what is known where it now belongs."""
+        if self.motion is None or vectors is None or not vectors.any():
+            return self.recurrence.predict(memory.estimate), memory
+        vectors = vectors[:, 0]
+        last = from_patches(self.decoder.synthesis(memory.estimate), self.geometry)[:, -1]
+        prediction = self.encoder.analysis(to_patches(self.motion.frames(last, vectors), self.geometry))
+        notes, said = (self.motion.cells(values, vectors) for values in (memory.notes, memory.said))
+        return prediction, Memory(memory.estimate, notes, said)
+
+    def _search(self, patches: Tensor, seen: Tensor | None) -> list[Tensor | None]:
+        """Digits (B, 1, h, w, 2) of the motion in each latent frame; `seen`: luma (B, H, W) of the frame before."""
+        if self.motion is None:
+            return [None] * patches.shape[1]
+        found: list[Tensor | None] = []
+        for i in range(patches.shape[1]):
+            now = luma(from_patches(patches[:, i : i + 1], self.geometry))
+            found.append(None if seen is None else self.motion.search(seen, now)[:, None])
+            seen = now[:, -1]
+        return found
+
+    def _vectors(self, digits: Tensor | None) -> Tensor | None:
+        return None if self.motion is None or digits is None else self.motion.table[digits]
+
+    def _with_motion(self, latent: Tensor, digits: Tensor | None) -> Tensor:
+        """A latent of what is coded, and these digits of motion after it; without any, those of no motion."""
+        if self.motion is None:
+            return latent
+        moves = latent.new_zeros(*latent.shape[:-1], 2) if digits is None else self.motion.latent(digits)
+        return torch.cat([latent, moves.to(latent.dtype)], dim=-1)
 
     def _recall(self, state: State, quality: int, like: Tensor) -> list[Memory]:
         b, _, h, w = like.shape[:4]
