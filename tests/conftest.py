@@ -113,7 +113,7 @@ def data() -> Path:
 def save_rates(path: Path, qualities: int = 3, period: int = 3, motion: tuple[float, ...] = ()) -> Path:
     """A recurrent model made by hand that every stage makes better: a few cosines, rounded, with what is left going on.
 
-    Its networks add a little noise, so that nothing in it is without effect. `motion`: displacements, in pixels a frame.
+    Its networks add a little noise, so that nothing in it is without effect. `motion`: displacements, pixels a frame.
     """
     import numpy as np
     import torch

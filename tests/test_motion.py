@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import save_rates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import save_rates
 from vidtok import checkpoint
 from vidtok.errors import ConfigError
 from vidtok.geometry import Geometry
@@ -121,7 +121,9 @@ def test_frames_follow_vectors(motion: Motion) -> None:
     assert torch.allclose(one_cell[..., :-1, :], cells[..., 1:, :], atol=1e-4)
 
 
-def encode(model: Model, frames: np.ndarray, quality: int = 1, step: int = 99, refine: int = 0, **how: int) -> np.ndarray:
+def encode(
+    model: Model, frames: np.ndarray, quality: int = 1, step: int = 99, refine: int = 0, **how: int
+) -> np.ndarray:
     stream = model.encoder(*frames.shape[1:3], Schedule(**how), quality, refine)
     return np.concatenate([stream.push(frames[a : a + step]) for a in range(0, len(frames), step)] + [stream.flush()])
 
@@ -206,7 +208,8 @@ def test_gradients_reach_what_motion_adds(models: dict[str, Model]) -> None:
 
 
 def test_bad_configs() -> None:
-    config = ModelConfig(kind="recurrent", backbone={"motion": [0.5, 1]}, quantizer=QuantizerConfig(levels=(16, 5, 5, 7)))
+    levels = QuantizerConfig(levels=(16, 5, 5, 7))
+    config = ModelConfig(kind="recurrent", backbone={"motion": [0.5, 1]}, quantizer=levels)
     with pytest.raises(ConfigError, match="two digits of 5 levels"):
         build_tokenizer(config)
     for table, wrong in (((0.0, 1.0), "rising"), ((2.0, 1.0), "rising"), ((float("nan"),), "rising"), ((65.0,), "64")):

@@ -1,9 +1,9 @@
 """Motion: where in the frame before the content of a cell was, as two digits of an id.
 
 A vector (dx, dy) says, in pixels a frame, that pixel (x, y) of the j-th frame of a latent frame looks like
-(x + j dx, y + j dy) of the last frame before it. Both components are from one table, fine for what is slow and coarse for
-what is fast. Between cell centres vectors are interpolated, so that blocks have no edges and what grows or turns is
-followed as well (control grid interpolation, Sullivan and Baker 1991).
+(x + j dx, y + j dy) of the last frame before it. Both components are from one table, fine for what is slow and coarse
+for what is fast. Between cell centres vectors are interpolated, so that blocks have no edges and what grows or turns
+is followed as well (control grid interpolation, Sullivan and Baker 1991).
 
 The encoder finds vectors in the frames themselves, block by block of 2 x 2 cells: first with every whole vector in
 pictures made smaller, then with those of the table around the best, and where it costs little with the same as beside:
@@ -37,10 +37,10 @@ class Motion(nn.Module):
         super().__init__()
         rising = all(a < b for a, b in itertools.pairwise((0.0, *displacements)))
         if not displacements or not rising or not displacements[-1] <= 64:
-            raise ConfigError(f"motion is displacements above 0, rising, at most 64 pixels a frame; got {displacements}")
+            raise ConfigError(f"motion is rising displacements above 0, at most 64 pixels a frame; got {displacements}")
         levels = 2 * len(displacements) + 1
         if tuple(digits) != (levels, levels):
-            raise ConfigError(f"{len(displacements)} displacements make two digits of {levels} levels; got {list(digits)}")
+            raise ConfigError(f"motion of {len(displacements)} makes two digits of {levels} levels; got {list(digits)}")
         if geometry.space % 2 or 2 * geometry.space % geometry.time:
             raise ConfigError(
                 f"motion wants an even space stride, twice of which is a multiple of the time stride; "
@@ -85,7 +85,7 @@ class Motion(nn.Module):
 
     @torch.no_grad()
     def search(self, before: Tensor, now: Tensor) -> Tensor:
-        """Luma 0 to 255 of the last frame before (B, H, W) and of a latent frame (B, T, H, W) -> digits (B, h, w, 2)."""
+        """Luma 0 to 255 of the frame before (B, H, W) and of a latent frame (B, T, H, W) -> digits (B, h, w, 2)."""
         time, space = self.geometry.time, self.geometry.space
         rows, columns = now.shape[2] // space, now.shape[3] // space
         found = self._whole(_shrink(before[:, None], time), _shrink(now[:, -1:], time))
@@ -97,7 +97,7 @@ class Motion(nn.Module):
             """What these vectors (B, blocks down, blocks across, 2) cost."""
             field = _repeat(self.table[digits], space)[:, : half.shape[2], : half.shape[3]]
             errors = (_sample(half, torch.cat([field * (j / 2) for j in ahead])) - target).square()
-            means = _block_means(errors, space).unflatten(0, (len(ahead), -1)).mean(0)[:, 0]
+            means = torch.stack(_block_means(errors, space)[:, 0].chunk(len(ahead))).mean(0)
             return _worth(means) + MOVING * (digits != self.still).any(-1)
 
         steps = range(-AROUND, AROUND + 1)

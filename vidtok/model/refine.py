@@ -8,9 +8,9 @@
 The encoder's networks guess, in one pass, which digits will do; here they are tried out. Digits have places on a
 continuous line, from which they are rounded (straight through: Bengio et al. 2013), and the slope at the rounded digits
 moves the places. How far is known: the transform is orthonormal and a digit stands for so many units of a coefficient,
-so the squared error grows by about unit^2 per squared step. Modes and motion stay as they were chosen. Others who refine what one
-picture is coded as, and not the model: Campos et al. 2019, Yang, Bamler and Mandt 2020; there with latents whose bits
-depend on floats, here with ids that any decoder reads.
+so the squared error grows by about unit^2 per squared step. Modes and motion stay as they were chosen. Others who
+refine what one picture is coded as, and not the model: Campos et al. 2019, Yang, Bamler and Mandt 2020; there with
+latents whose bits depend on floats, here with ids that any decoder reads.
 
 Exact on the CPU like everything else (`layers`): slopes go through the same kernels, and costs are sums of integers.
 """

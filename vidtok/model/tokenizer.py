@@ -230,7 +230,8 @@ class RecurrentTokenizer(Tokenizer):
         for i in range(t):
             found = []
             digits = moves[i] if i else None
-            for stage, expected in self._stages(memories, i if starts else i + self.period, kind, self._vectors(digits)):
+            place, vectors = i if starts else i + self.period, self._vectors(digits)
+            for stage, expected in self._stages(memories, place, kind, vectors):
                 latent = self.encoder(coefficients[:, i : i + 1], expected, self.recurrence.modes)
                 quantized = self.quantizer.quantize(self._with_motion(latent, None if stage else digits))
                 memories[stage] = self.recurrence.update(expected, quantized.codes[..., : self.content])
@@ -239,8 +240,8 @@ class RecurrentTokenizer(Tokenizer):
                 misfits = misfit(coefficients[:, i : i + 1], expected) * (self.uncertainty / (t * quality))
                 terms["uncertainty"] = terms["uncertainty"] + misfits
                 if self.thrift:
-                    size = self.recurrence.modes.size(quantized.codes[..., : self.content]) * (self.thrift / (t * quality))
-                    terms["thrift"] = terms["thrift"] + size
+                    size = self.recurrence.modes.size(quantized.codes[..., : self.content])
+                    terms["thrift"] = terms["thrift"] + size * (self.thrift / (t * quality))
                 found.append(quantized.ids)
             last.append(memories[-1])
             ids.append(_stack(found))
