@@ -292,7 +292,7 @@ def test_labels_of_runs_and_curves() -> None:
 class Document(HTMLParser):
     """Tags with their attributes, text, and whether tags were closed in order."""
 
-    VOID = ("meta", "link", "img", "input", "br", "wbr")
+    VOID = ("meta", "link", "img", "input", "br")
     SVG = ("line", "circle", "rect", "path")
 
     def __init__(self, source: str) -> None:
@@ -306,6 +306,9 @@ class Document(HTMLParser):
         assert not self._open, f"never closed: {self._open}"
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "wbr":  # where a long name may break
+            assert not attrs
+            return
         self.tags.append((tag, {key: value or "" for key, value in attrs}))
         if tag not in self.VOID:
             self._open.append(tag)
