@@ -306,7 +306,8 @@ token file all bytes count, of the codecs the packets alone. The page is made by
 
 **{first}**
 They predict motion, choose block by block how to spend bits, and are tuned to make the error small. The tokenizer
-makes ids on a fixed grid, for models that learn from them; how small they can be stored is a by-product. Whoever wants to store or send video should take one of the codecs.
+makes ids on a fixed grid, for models that learn from them; how small they can be stored is a by-product. Whoever
+wants to store or send video should take one of the codecs.
 
 {chr(10).join(sentences)}
 
