@@ -1,11 +1,12 @@
 """Our PSNR, SSIM and MS-SSIM against torchmetrics and pytorch-msssim: alternating runs in one process, medians.
 
-python scripts/bench_metrics.py [--runs 7] [--frames 16] [--threads N]
+python scripts/bench_metrics.py [--runs 7] [--frames 16] [--threads N] [--size WxH] [--peer NAME] [--cpu]
 
 Frames are uint8 on both sides, conversion counts. The ratio is how many times as fast as the peer ours is, the median
 over the runs; the difference is between the means over frames. Exits with 1 where a difference is larger than 1e-4 (of
 PSNR: dB). SSIM of torchmetrics is over the whole picture with reflected borders; what is compared is its inside, where
-the window (11 taps, sigma 1.5, as ours) needs no border.
+the window (11 taps, sigma 1.5, as ours) needs no border. With --cpu both sides run in one thread and its CPU time is
+what is compared, for machines with other work beside this.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from torchmetrics.functional import image as tm
 
 from vidtok.metrics.table import measure
 
-SIZES = ((256, 256), (720, 1280))
+SIZES = ("256x256", "1280x720")
 MOST = 1e-4
 BORDER = 5
 
 Pair = tuple[torch.Tensor, torch.Tensor]
+Clock = Callable[[], float]
 
 
 def frames_pair(frames: int, height: int, width: int) -> Pair:
@@ -89,13 +91,13 @@ CASES = (
 )
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def seconds(function: Callable[[], object], clock: Clock) -> float:
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def run(case: Case, pair: Pair, runs: int) -> tuple[str, float]:
+def run(case: Case, pair: Pair, runs: int, clock: Clock) -> tuple[str, float]:
     """A line, and the largest difference."""
 
     def ours() -> list[float]:
@@ -107,7 +109,7 @@ def run(case: Case, pair: Pair, runs: int) -> tuple[str, float]:
 
     with torch.inference_mode():
         apart = max(abs(a - b) for a, b in zip(ours(), theirs(), strict=True))
-        times = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
+        times = [(seconds(ours, clock), seconds(theirs, clock)) for _ in range(runs)]
     mine, peer = (1e3 * statistics.median(side) / len(pair[0]) for side in zip(*times, strict=True))
     ratio = statistics.median(t / m for m, t in times)
     height, width = pair[0].shape[1:3]
@@ -122,16 +124,22 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--size", metavar="WxH", action="append", help=f"as often as wanted; default: {SIZES}")
+    parser.add_argument("--peer", choices=sorted({case.peer for case in CASES}), help="only this one")
+    parser.add_argument("--cpu", action="store_true", help="CPU time of one thread instead of the wall clock")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.threads or args.cpu:
+        torch.set_num_threads(1 if args.cpu else args.threads)
+    clock = time.thread_time if args.cpu else time.perf_counter
     peers = ", ".join(f"{name} {version(name)}" for name in ("torchmetrics", "pytorch-msssim"))
-    print(f"torch {torch.__version__}, {peers}, {torch.get_num_threads()} threads, {args.runs} runs", flush=True)
+    what = f"{torch.get_num_threads()} threads, {args.runs} runs{', CPU time' if args.cpu else ''}"
+    print(f"torch {torch.__version__}, {peers}, {what}", flush=True)
     worst = 0.0
-    for size in SIZES:
-        pair = frames_pair(args.frames, *size)
-        for case in CASES:
-            line, apart = run(case, pair, args.runs)
+    for size in args.size or SIZES:
+        width, height = map(int, size.split("x"))
+        pair = frames_pair(args.frames, height, width)
+        for case in (case for case in CASES if args.peer in (None, case.peer)):
+            line, apart = run(case, pair, args.runs, clock)
             worst = max(worst, apart)
             print(line, flush=True)
     print(f"largest difference {worst:.1e}, at most {MOST:.0e} is asked")

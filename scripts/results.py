@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """docs/results.md and its plots, from the rows that scripts/results.sh has measured.
 
-    python scripts/results.py OUTPUT [--page docs/results.md]
+    python scripts/results.py OUTPUT [--page docs/results.md] [--note TEXT]
 
-Every number and sentence of the page is made of the rows, so that the page of another model is one command away.
+Every number and sentence of the page is made of the rows, so that the page of another model is one command away and
+nobody writes in it. A note is kept beside the rows, and so is there again next time; an empty one takes it away.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,18 +33,21 @@ METRICS = {"psnr": "PSNR", "psnr:y": "PSNR of luma", "ssim": "SSIM", "ms_ssim": 
 PLOTTED = ("psnr", "ms_ssim", "ssim", "xpsnr")
 MODES = ("raw", "lzma", "adaptive", "prior")
 NAMES = {"x264": "x264", "x265": "x265", "svtav1": "SVT-AV1", "vp9": "VP9"}
+NOTE = "note.txt"
 LEGEND_ROW = 20
 STYLES = (".plot text", ".grid", ".axis", ".line", ".whisker", ".mark", ".c0", ".c4", ".plot .mark")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows of clips and of runs; `sizes`: for every entropy mode, file bytes and bpp by (path, quality)."""
+    """Rows of clips and of runs; `modes`: for every entropy mode that was measured, all its rows; `speed`: of runs;
+    `note`: what was different when they were measured."""
 
     clips: list[Row]
     runs: list[Row]
     modes: dict[str, list[Row]]
     speed: list[Row]
+    note: str
 
 
 def load(folder: Path) -> Measured:
@@ -59,7 +63,8 @@ def load(folder: Path) -> Measured:
     modes = {mode: modes.get(mode) or [*clips, *runs] for mode in MODES if mode in modes or mode == mine}
     path = folder / "speed.jsonl"
     speed = [row for row in read(path) if row.get("summary")] if path.is_file() else []
-    return Measured(clips, runs, modes, speed or runs)
+    note = folder / NOTE
+    return Measured(clips, runs, modes, speed or runs, note.read_text(encoding="utf-8") if note.is_file() else "")
 
 
 def read(path: Path) -> list[Row]:
@@ -84,7 +89,7 @@ def with_modes(measured: Measured) -> Measured:
                 if row.get("model"):
                     at = bpp[row.get("path"), row["quality"]]
                     into.append(row | {"model": f"{row['model']} {mode}", "bpp": at})
-    return Measured(clips, runs, measured.modes, measured.speed)
+    return replace(measured, clips=clips, runs=runs)
 
 
 def short(codec: str) -> str:
@@ -197,7 +202,8 @@ def at_rate(rows: Sequence[Row], bpp: float, metric: str) -> float | None:
 
 
 def clip_table(measured: Measured, model: str) -> tuple[str, list[str]]:
-    """Clip by clip at the model's lowest and highest quality, what codecs reach in as many bytes; and sentences."""
+    """Clip by clip at the model's lowest and highest quality, what codecs reach in as many bytes; and sentences, the
+    first of them about all together."""
     names = [name for name in curves_of(measured.runs) if name in {r.get("codec") for r in measured.runs}]
     own = [row for row in measured.clips if row.get("model") == model]
     ends = [end(row["quality"] for row in own) for end in (min, max)]
@@ -218,11 +224,18 @@ def clip_table(measured: Measured, model: str) -> tuple[str, list[str]]:
         cells.insert(4 + len(names), number(row["ms_ssim"], "ms_ssim"))
         body.append(cells)
     head = ["clip", "quality", "bpp", "PSNR", *names, "MS-SSIM", *names]
-    return table(head, body), [sentence(quality, name, found) for (quality, name), found in gaps.items()]
+    sentences = [sentence(quality, name, found) for (quality, name), found in gaps.items()]
+    return table(head, body), [verdict([gap for found in gaps.values() for _, gap in found]), *sentences]
 
 
 def bpp_above(rows: Sequence[Row], bpp: float) -> bool:
     return bpp > max(row["bpp"] for row in rows)
+
+
+def verdict(gaps: Sequence[float]) -> str:
+    """Who is ahead, of the model's gaps to codecs in dB."""
+    codecs = sum(gap < 0 for gap in gaps)
+    return f"Ordinary codecs are ahead in {codecs} of {len(gaps)} comparisons of a clip at as many bytes, by PSNR."
 
 
 def sentence(quality: int, name: str, gaps: Sequence[tuple[str, float]]) -> str:
@@ -267,10 +280,10 @@ def machine() -> str:
     return f"{os.cpu_count()} cores{f' ({names[0]})' if names else ''}"
 
 
-def page(folder: Path, pictures: Path, place: str, note: str = "") -> str:
+def page(folder: Path, pictures: Path, place: str) -> str:
     raw = load(folder)
     measured, model = with_modes(raw), next(row["model"] for row in raw.runs if row.get("model"))
-    shown = f"{model} {'prior' if 'prior' in raw.modes else 'adaptive'}"
+    shown = f"{model} {next(mode for mode in reversed(MODES) if mode in raw.modes)}"
     anchor = next(name for name in curves_of(measured.runs) if name.startswith("x264"))
     pictures.mkdir(parents=True, exist_ok=True)
     for metric in PLOTTED:
@@ -279,20 +292,22 @@ def page(folder: Path, pictures: Path, place: str, note: str = "") -> str:
     versions = ", ".join(f"{name} {value}" for name, value in said["versions"].items())
     model_id = next(row["model_id"] for row in raw.clips if row.get("model"))
     clips = sorted({Path(row["path"]).name for row in raw.clips})
-    by_clip, sentences = clip_table(measured, shown)
+    by_clip, (first, *sentences) = clip_table(measured, shown)
+    qualities = len({row["quality"] for row in raw.runs if row.get("model")})
     images = "\n".join(f"![{METRICS[metric]} over bits per pixel]({place}/{metric}.svg)\n" for metric in PLOTTED)
     dialects = "\n".join(f"- {METRICS[metric]} (`{metric}`): {DIALECTS[metric]}." for metric in METRICS)
     commands = (ROOT / "scripts" / "results.sh").read_text(encoding="utf-8").split("\n", 1)[1].strip()
     return f"""# Results
 
-{model} ({model_id[:12]}) in its four qualities beside x264, x265 and SVT-AV1, on {len(clips)} clips: the first
+{model} ({model_id[:12]}) in {qualities} qualities beside x264, x265 and SVT-AV1, on {len(clips)} clips: the first
 {most(raw)} frames, short side 256. Every number is a mean over clips of what [`vidtok eval`](evaluation.md) says; of a
 token file all bytes count, of the codecs the packets alone. The page is made by `scripts/results.sh` and
 `scripts/results.py` (below).
 
-**Ordinary codecs are ahead nearly everywhere.** They predict motion, choose block by block how to spend bits, and are
-tuned to make the error small. The tokenizer makes ids on a fixed grid, for models that learn from them; how small they
-can be stored is a by-product. Whoever wants to store or send video should take one of the codecs.
+**{first}**
+They predict motion, choose block by block how to spend bits, and are tuned to make the error small. The tokenizer
+makes ids on a fixed grid, for models that learn from them; how small they can be stored is a by-product. Whoever
+wants to store or send video should take one of the codecs.
 
 {chr(10).join(sentences)}
 
@@ -325,7 +340,7 @@ take so few here; ">": they never take so many).
 ## Entropy modes
 
 Whole files. Lower qualities are cut from the highest, so that only that one has a speed of encoding; both speeds
-include the entropy coder, with two clips at a time on two cores. {about_auto(raw)}
+include the entropy coder, with two clips at a time on {os.cpu_count()} cores. {about_modes(raw)}
 
 {mode_table(measured)}
 
@@ -333,6 +348,7 @@ include the entropy coder, with two clips at a time on two cores. {about_auto(ra
 
 From file to file, {alone(raw)} on {machine()}: reading, decoding and resizing the source count for
 encoding; decoding runs beside the measuring of PSNR. The codecs encode with four threads and decode with one.
+{raw.note}
 
 {speed_table(measured)}
 
@@ -340,7 +356,7 @@ encoding; decoding runs beside the measuring of PSNR. The codecs encode with fou
 
 {dialects}
 
-Clips: {", ".join(clips)}. Versions: {versions}. {note}
+Clips: {", ".join(clips)}. Versions: {versions}.
 
 ```sh
 {commands}
@@ -357,9 +373,12 @@ def auto(clips: Sequence[Row]) -> str:
     return str(next(row["entropy_mode"] for row in clips if row.get("model")))
 
 
-def about_auto(measured: Measured) -> str:
+def about_modes(measured: Measured) -> str:
     asked = next(row for row in measured.runs if row.get("model"))["settings"]["reading"]["entropy"]
-    return f"`auto` takes `{auto(measured.clips)}` here." if asked == "auto" else ""
+    words = [f"`auto` takes `{auto(measured.clips)}` here."] if asked == "auto" else []
+    if not {"lzma", "adaptive"} <= measured.modes.keys():
+        words.append("Sizes in other modes are in [coding.md](coding.md).")
+    return " ".join(words)
 
 
 def alone(measured: Measured) -> str:
@@ -369,12 +388,14 @@ def alone(measured: Measured) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--note", default="", help="what was different when the rows were measured; said on the page")
+    parser.add_argument("folder", type=Path, metavar="OUTPUT")
+    parser.add_argument("--note", help=f"what was different when the rows were measured; kept in OUTPUT/{NOTE}")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
     args = parser.parse_args()
+    if args.note is not None:
+        (args.folder / NOTE).write_text(args.note.strip(), encoding="utf-8")
     pictures = args.page.with_suffix("")
-    args.page.write_text(page(args.folder, pictures, pictures.name, args.note), encoding="utf-8")
+    args.page.write_text(page(args.folder, pictures, pictures.name), encoding="utf-8")
     print(args.page)
 
 

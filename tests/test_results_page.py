@@ -72,6 +72,7 @@ def test_the_page_says_what_the_rows_say(results: ModuleType, folder: Path) -> N
         "| adaptive | 1 | 0.0800 | -20.0 % | – | 22.25 |", "| vidtok-2 | quality 2 | 0.2000 | 27.00 | 11.50 | 22.25 |",
         "| still | 1 | 0.0800 | 28.00 | 33.00 | 48.00 |", "x264 medium is always ahead", "Versions: vidtok 9.9",
         "the qualities do not overlap", "still.mp4", "rows codecs --workers 2", "`auto` takes `lzma` here",
+        "in 4 qualities beside", "**Ordinary codecs are ahead in 8 of 8 comparisons",
     ):  # fmt: skip
         assert line in page, line
     assert "None" not in page and "nan" not in page
@@ -82,9 +83,30 @@ def test_the_page_says_what_the_rows_say(results: ModuleType, folder: Path) -> N
         assert {"x264 medium", "vidtok-2 lzma", "vidtok-2 adaptive", "bits per pixel, logarithmic"} <= words
 
 
+def test_a_note_and_what_was_not_measured_are_said_each_time(
+    results: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = folder / "results.md"
+    words = "The codecs were measured beside other work."
+
+    def write_page(*more: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["results.py", str(folder), "--page", str(page), *more])
+        results.main()
+        return page.read_text()
+
+    assert words not in write_page()
+    assert "Sizes in other modes" not in page.read_text()
+    (folder / "mode-adaptive.jsonl").unlink()
+    assert words in write_page("--note", words)
+    assert "Sizes in other modes are in [coding.md](coding.md)." in page.read_text()
+    assert words in write_page(), "kept beside the rows"
+    assert words not in write_page("--note", "")
+
+
 def test_codecs_between_and_outside_their_rates(results: ModuleType) -> None:
     rows = [{"bpp": 0.1, "psnr": 30.0}, {"bpp": 0.4, "psnr": 34.0}]
     assert results.at_rate(rows, 0.2, "psnr") == pytest.approx(32.0)
     assert results.at_rate(rows, 0.05, "psnr") is None
     assert results.at_rate(rows, 0.9, "psnr") == 34.0 and results.bpp_above(rows, 0.9)
     assert "ahead on b by 1.0 dB" in results.sentence(1, "x264", [("a", -3.0), ("b", 1.0)])
+    assert "in 1 of 2 comparisons" in results.verdict([-3.0, 1.0])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from math import log2
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,6 +142,14 @@ def test_info_counts_what_is_stored() -> None:
     assert row["raw_bpp"] == pytest.approx(log2(256) * (4 * 3 + 4 * 1 + 3 * 2) / 11 / 256)
     with TokenReader(io.BytesIO(make_file(header_of(varying=False), 25))) as reader:
         assert describe(reader)["qualities"] == {"3": 3}
+
+
+def test_info_names_qualities_only_where_segments_differ(tmp_path: Path, run: Callable[..., Any]) -> None:
+    for varying, shown in ((True, True), (False, False)):
+        path = tmp_path / f"{varying}.vtok"
+        path.write_bytes(make_file(header_of(varying=varying), 25))
+        assert ("\nqualities" in run("info", path).out) is shown
+        assert json.loads(run("info", path, "--json").out)["qualities"], "JSON always has them"
 
 
 def test_export_has_signed_ids_that_import_refuses(tmp_path: Any) -> None:

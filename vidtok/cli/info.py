@@ -24,7 +24,8 @@ def info_command(console: Console, file: str, tokens: bool) -> int:
         row: dict[str, Any] = describe(reader)
         if tokens:
             row["tokens"] = token_statistics(reader)
-    rest = {key: value for key, value in row.items() if key != "parts"}
+    hidden = {"parts"} if len(row.get("qualities") or ()) > 1 else {"parts", "qualities"}
+    rest = {key: value for key, value in row.items() if key not in hidden}
     console.result(row, [*lines(rest), *part_lines(row["parts"])])
     return 0
 

@@ -6,13 +6,14 @@ Frames are uint8 RGB (T, H, W, 3). A metric sees a batch at a time and keeps a s
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from functools import cached_property
 from itertools import pairwise
 from typing import Protocol
 
 import torch
 
-from vidtok.metrics.structure import MIN_SIDE, Pyramid
+from vidtok.metrics.structure import MIN_SIDE, Pyramid, Strip
 
 BEST_PSNR = 100.0
 EXACT = 2**24 // 255**2
@@ -22,12 +23,16 @@ LUMA = (0.2126, 0.7152, 0.0722)
 
 
 class FramePair:
-    """A batch of reference and other frames, uint8 (T, H, W, 3) tensors, and what metrics share of it."""
+    """A batch of reference and other frames, uint8 (T, H, W, 3) tensors, and what metrics share of it.
 
-    def __init__(self, reference: torch.Tensor, other: torch.Tensor) -> None:
+    `names`: the metrics that it is for.
+    """
+
+    def __init__(self, reference: torch.Tensor, other: torch.Tensor, names: Collection[str]) -> None:
         self.frames, self.height, self.width = reference.shape[:3]
         self.reference = reference
         self.other = other
+        self._names = names
 
     @cached_property
     def difference(self) -> torch.Tensor:
@@ -49,12 +54,17 @@ class FramePair:
     @cached_property
     def rgb(self) -> Pyramid:
         """SSIM terms of 3 x T planes: all red ones first."""
-        return _rgb_pyramid(self.reference, self.other)
+        strip = _rgb_strips(self.reference, self.other)
+        return self._pyramid(strip, 3 * self.frames, "")
 
     @cached_property
     def luma(self) -> Pyramid:
         """SSIM terms of T planes of luma."""
-        return _pyramid(*self._luma)
+        return self._pyramid(_strips(*self._luma), self.frames, ":y")
+
+    def _pyramid(self, strip: Strip, planes: int, suffix: str) -> Pyramid:
+        ssim, ms_ssim = (name + suffix in self._names for name in ("ssim", "ms_ssim"))
+        return Pyramid(strip, self.height, self.width, planes, ssim=ssim, ms_ssim=ms_ssim)
 
     @cached_property
     def _luma(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -210,10 +220,10 @@ def _luma(frames: torch.Tensor) -> torch.Tensor:
     return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
 
 
-def _rgb_pyramid(x: torch.Tensor, y: torch.Tensor) -> Pyramid:
+def _rgb_strips(x: torch.Tensor, y: torch.Tensor) -> Strip:
     """Of uint8 frames (T, H, W, 3). Rows become s and d as they lie and are turned round after that: turning bytes
     takes several times as long."""
-    frames, height, width, _ = x.shape
+    frames, _, width, _ = x.shape
     held = torch.empty(0)
 
     def strip(first: int, end: int, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,7 +237,7 @@ def _rgb_pyramid(x: torch.Tensor, y: torch.Tensor) -> Pyramid:
             _turn(lying, turned.view(-1, frames))
         return scratch[0], scratch[1]
 
-    return Pyramid(strip, height, width, 3 * frames)
+    return strip
 
 
 def _turn(lying: torch.Tensor, turned: torch.Tensor) -> None:
@@ -240,7 +250,7 @@ def _turn(lying: torch.Tensor, turned: torch.Tensor) -> None:
         turned.copy_(lying.t())
 
 
-def _pyramid(x: torch.Tensor, y: torch.Tensor) -> Pyramid:
+def _strips(x: torch.Tensor, y: torch.Tensor) -> Strip:
     """Of two stacks of planes (H, W, N) float32."""
 
     def strip(first: int, end: int, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -248,7 +258,7 @@ def _pyramid(x: torch.Tensor, y: torch.Tensor) -> Pyramid:
         _sum_and_difference(x[first:end], y[first:end], s, d)
         return s, d
 
-    return Pyramid(strip, *x.shape)
+    return strip
 
 
 def _sum_and_difference(x: torch.Tensor, y: torch.Tensor, s: torch.Tensor, d: torch.Tensor) -> None:

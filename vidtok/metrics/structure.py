@@ -7,7 +7,8 @@ With s = x + y and d = x - y the five Gaussian means of SSIM become four, E[s], 
     luminance = 1 - 2 p,  p = E[d]^2 / (E[s]^2 + E[d]^2 + 2 C1)
     ssim = mean(contrast * luminance) = 1 - 2 mean(p) - 2 mean(q) + 4 mean(p q)
 
-which is exactly 1 for equal pictures. s and d are also all that has to be halved for the next scale.
+which is exactly 1 for equal pictures. s and d are also all that has to be halved for the next scale. Contrast alone
+is what MS-SSIM takes of all scales but the last.
 
 Layout: planes lie channels-last, (H, W, N) with N = frames x channels innermost, where a depthwise
 convolution runs at full vector width; the picture is walked in strips of rows that fit the cache.
@@ -16,7 +17,8 @@ convolution runs at full vector width; the picture is walked in strips of rows t
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 
 import torch
 import torch.nn.functional as F
@@ -28,56 +30,65 @@ MIN_SIDE = (TAPS - 1) * 2 ** (SCALES - 1)
 """MS-SSIM needs sides larger than this."""
 
 _C1 = 2 * (0.01 * 255) ** 2
-_C2 = 2 * (0.03 * 255) ** 2
+_CONTRAST = torch.tensor(2 * (0.03 * 255) ** 2)
 STRIP_VALUES = 2**19
 
 Strip = Callable[[int, int, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """rows [a, b) of s and d, each (b - a, W, N) float32, held in the scratch tensor (2, b - a, W, N) or not"""
 
 
-class Pyramid:
-    """SSIM terms at every scale of a pair of pictures, computed when asked for.
+@dataclass(frozen=True)
+class Scale:
+    """Of a pair of pictures at one scale: means over the valid area for each plane, (N,) float64, `ssim` where it was
+    asked for; s and d at half the size, (H, W, N) float32, likewise."""
 
-    `strip` gives rows of s = x + y and d = x - y at full size, values in [0, 510] and [-255, 255].
+    contrast: torch.Tensor
+    ssim: torch.Tensor | None
+    half: tuple[torch.Tensor, torch.Tensor] | None
+
+
+class Pyramid:
+    """SSIM and MS-SSIM of a pair of pictures.
+
+    `strip` gives rows of s = x + y and d = x - y at full size, values in [0, 510] and [-255, 255]. `ssim`, `ms_ssim`:
+    what will be asked for; one walk over the full size then does for both.
     """
 
-    def __init__(self, strip: Strip, height: int, width: int, planes: int) -> None:
-        self._strips = [strip]
-        self._sizes = [(height, width)]
+    def __init__(
+        self, strip: Strip, height: int, width: int, planes: int, *, ssim: bool = True, ms_ssim: bool = True
+    ) -> None:
+        self._strip = strip
+        self._size = (height, width)
         self._planes = planes
-        self._terms: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._ssim, self._ms_ssim = ssim, ms_ssim
+
+    @cached_property
+    def _largest(self) -> Scale:
+        halve = self._ms_ssim and min(self._size) > MIN_SIDE
+        return _scale(self._strip, *self._size, self._planes, luminance=self._ssim, halve=halve)
 
     def ssim(self) -> torch.Tensor:
         """SSIM of each plane: (N,) float64."""
-        return self._level(0)[0]
+        found = self._largest.ssim
+        assert found is not None, "announce what will be asked for"
+        return found
 
     def ms_ssim(self) -> torch.Tensor:
         """MS-SSIM of each plane: (N,) float64. Both sides must be larger than MIN_SIDE."""
-        assert min(self._sizes[0]) > MIN_SIDE
-        product = torch.ones(self._planes, dtype=torch.float64)
-        for scale, weight in enumerate(WEIGHTS):
-            ssim, contrast = self._level(scale)
-            product *= (ssim if scale == SCALES - 1 else contrast).relu() ** weight
-        return product
+        scale = self._largest
+        product = scale.contrast.relu() ** WEIGHTS[0]
+        for weight in WEIGHTS[1:-1]:
+            scale = self._next(scale, last=False)
+            product *= scale.contrast.relu() ** weight
+        smallest = self._next(scale, last=True).ssim
+        assert smallest is not None
+        return product * smallest.relu() ** WEIGHTS[-1]
 
-    def _level(self, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
-        while len(self._terms) <= scale:
-            level = len(self._terms)
-            if level:
-                self._add_half()
-            self._terms.append(_terms(self._strips[level], *self._sizes[level], self._planes))
-        return self._terms[scale]
-
-    def _add_half(self) -> None:
-        s, d = _halve(self._strips[-1], *self._sizes[-1], self._planes)
-        if len(self._strips) > 1:
-            self._strips[-1] = _gone  # a smaller scale never looks back: free its planes
-        self._strips.append(lambda a, b, _: (s[a:b], d[a:b]))
-        self._sizes.append((s.shape[0], s.shape[1]))
-
-
-def _gone(_first: int, _end: int, _scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    raise AssertionError("this scale was dropped")
+    def _next(self, larger: Scale, *, last: bool) -> Scale:
+        """Only the last scale has luminance; it is also the only one that is not halved."""
+        assert larger.half is not None, "announce what will be asked for; sides must be larger than MIN_SIDE"
+        s, d = larger.half
+        return _scale(lambda a, b, _: (s[a:b], d[a:b]), *s.shape, luminance=last, halve=not last)
 
 
 @cache
@@ -105,54 +116,61 @@ def _as_images(x: torch.Tensor) -> torch.Tensor:
     return x.unsqueeze(0).permute(0, 3, 1, 2)
 
 
-def _terms(strip: Strip, height: int, width: int, planes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ssim, contrast) of each plane, (N,) float64, averaged over the valid area."""
+def _scale(strip: Strip, height: int, width: int, planes: int, *, luminance: bool, halve: bool) -> Scale:
+    """One walk over the rows. Halving wants sides above the window."""
     margin = TAPS - 1 if height >= TAPS else 0
     rows_out = height - margin
     columns_out = width - TAPS + 1 if width >= TAPS else width
-    step = rows_out if not margin else max(32, STRIP_VALUES // (width * planes))
+    step = rows_out if not margin else max(32, STRIP_VALUES // (width * planes) // 2 * 2)
+    half = torch.empty(2, (height + 1) // 2, (width + 1) // 2, planes) if halve else None
     scratch = torch.empty(4, min(step, rows_out) + margin, width, planes)
-    p_sum, q_sum, pq_sum = torch.zeros(3, planes, dtype=torch.float64)
+    sums = torch.zeros(3, planes, dtype=torch.float64)
     for top in range(0, rows_out, step):
         end = min(top + step, rows_out) + margin
         part = scratch[:, : end - top]
-        p, q = _errors(*strip(top, end, part[:2]), part[2:])
-        p_sum += p.sum((0, 1))
-        q_sum += q.sum((0, 1))
-        pq_sum += p.mul_(q).sum((0, 1))
-    area = rows_out * columns_out
-    contrast = 1 - 2 * q_sum / area
-    return contrast - 2 * p_sum / area + 4 * pq_sum / area, contrast
+        s, d = strip(top, end, part[:2])
+        if half is not None:
+            stop = end if end == height else top + step + height % 2
+            for small, rows in zip(half, (s, d), strict=True):
+                _halve(rows[: stop - top], small, top, height % 2, width % 2)
+        sums += _sums(s, d, part[2:], luminance)
+    p, q, pq = sums / (rows_out * columns_out)
+    contrast = 1 - 2 * q
+    return Scale(
+        contrast=contrast,
+        ssim=contrast - 2 * p + 4 * pq if luminance else None,
+        half=None if half is None else (half[0], half[1]),
+    )
 
 
-def _errors(s: torch.Tensor, d: torch.Tensor, scratch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(p, q) of the formulas above for rows of s and d, each (H - 10, W - 10, N); scratch (2, H, W, N)."""
+def _sums(s: torch.Tensor, d: torch.Tensor, scratch: torch.Tensor, luminance: bool) -> torch.Tensor:
+    """p, q and p q of the formulas above, added up over rows of s and d: (3, N), zeros for those with p where it is
+    not wanted. s and d (H, W, N), scratch (2, H, W, N). The weights of the window have the sum 1, so that a constant
+    may be added before it."""
     mean_s, mean_d = _blur(s), _blur(d)
-    var_s, var_d = (_blur(torch.mul(x, x, out=square)) for x, square in zip((s, d), scratch, strict=True))
-    mean_s *= mean_s
-    mean_d *= mean_d
-    var_s -= mean_s
-    var_d -= mean_d
-    q = var_d
-    q /= var_s.add_(var_d).add_(_C2)
-    p = mean_d
-    p /= mean_s.add_(mean_d).add_(_C1)
-    return p, q
+    var_s = _blur(torch.addcmul(_CONTRAST, s, s, out=scratch[0]))
+    var_d = _blur(torch.mul(d, d, out=scratch[1]))
+    var_s.addcmul_(mean_s, mean_s, value=-1)
+    var_d.addcmul_(mean_d, mean_d, value=-1)
+    q = var_d.div_(var_s.add_(var_d))
+    sums = torch.zeros(3, s.shape[2])
+    sums[1] = q.sum((0, 1))
+    if luminance:
+        mean_d.mul_(mean_d)
+        p = mean_d.div_(mean_s.mul_(mean_s).add_(_C1).add_(mean_d))
+        sums[0] = p.sum((0, 1))
+        sums[2] = p.mul_(q).sum((0, 1))
+    return sums
 
 
-def _halve(strip: Strip, height: int, width: int, planes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """2x2 means of s and d; an odd side is padded with a zero in front, as the original does."""
-    pad_top, pad_left = height % 2, width % 2
-    rows = (height + pad_top) // 2
-    columns = (width + pad_left) // 2
-    halves = torch.empty(2, rows, columns, planes)
-    step = max(8, STRIP_VALUES // (2 * width * planes))
-    scratch = torch.empty(2, 2 * step, width, planes)
-    for top in range(0, rows, step):
-        first, end = max(0, 2 * top - pad_top), min(height, 2 * (top + step) - pad_top)
-        for half, part in zip(halves, strip(first, end, scratch[:, : end - first]), strict=True):
-            x = _as_images(part)
-            if pad_left or (pad_top and top == 0):
-                x = F.pad(x, (pad_left, 0, pad_top if top == 0 else 0, 0))
-            half[top : top + step] = F.avg_pool2d(x, 2).permute(0, 2, 3, 1).squeeze(0)
-    return halves[0], halves[1]
+def _halve(rows: torch.Tensor, half: torch.Tensor, top: int, pad_top: int, pad_left: int) -> None:
+    """2x2 means of the rows of a picture from its row `top` on, which is even, into its half; an odd side is padded
+    with a zero in front, as the original does, so that pairs of rows begin at `top` + 1 and the first row is alone."""
+    alone = pad_top if top == 0 else 0
+    skipped = pad_top - alone
+    x = _as_images(rows[skipped:])
+    if pad_left or alone:
+        x = F.pad(x, (pad_left, 0, alone, 0))
+    means = F.avg_pool2d(x, 2).permute(0, 2, 3, 1).squeeze(0)
+    first = top // 2 + skipped
+    half[first : first + len(means)] = means

@@ -95,7 +95,7 @@ class MetricSet:
             raise UsageError(f"frames {shapes} differ in shape; compare equal sizes")
         self.frames += reference.shape[0]
         for first, end in _batches(*reference.shape[:3]):
-            pair = FramePair(_tensor(reference[first:end]), _tensor(other[first:end]))
+            pair = FramePair(_tensor(reference[first:end]), _tensor(other[first:end]), self.names)
             for metric in self._metrics.values():
                 metric.update(pair)
             for features in self.features.values():

@@ -203,13 +203,13 @@ def _token_maps(runs: Sequence[ClipDetail], names: Names) -> str:
         for item in run.maps:
             low, high, mean = (number(float(f())) for f in (item.values.min, item.values.max, item.values.mean))
             stage = f", stage {item.stage + 1}" if several else ""
-            label = f"{names.run(run.run)}{stage}: {words[item.name]}, {low} to {high}, mean {mean}"
+            said = f"{stage}: {words[item.name]}, {low} to {high}, mean {mean}"
             height, width = item.values.shape
             figures.append(
                 f'<figure><img class="map" src="{data_uri(heat_map(item.values, item.most), "png")}" width="{width}" '
-                f'height="{height}" alt="{text(label)}"><div class="scale"><span>0</span><img '
+                f'height="{height}" alt="{text(names.run(run.run))}{said}"><div class="scale"><span>0</span><img '
                 f'src="{data_uri(colour_scale(), "png")}" alt="" width="256" height="1">'
-                f"<span>{number(item.most)}</span></div><figcaption>{text(label)}</figcaption></figure>"
+                f"<span>{number(item.most)}</span></div><figcaption>{names.run_html(run.run)}{said}</figcaption></figure>"
             )
     if not figures:
         return ""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import html
 import json
 import math
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+
+LONG = 12  # characters that any screen has in a line
+SEPARATORS = "-_/.:=,+@"
 
 
 def printable(value: object) -> str:
@@ -21,9 +25,16 @@ def text(value: object) -> str:
     return html.escape(printable(value), quote=True)
 
 
-def name(value: object) -> str:
-    """A name among other words: its writing direction stays its own."""
-    return f"<bdi>{text(value)}</bdi>"
+def breakable(value: object) -> str:
+    """For the inside of an element: a long name may go on in the next line after a separator, rather than anywhere."""
+    pieces = re.findall(f".*?[{SEPARATORS}]+|.+", printable(value)) if len(str(value)) > LONG else [value]
+    return "<wbr>".join(text(piece) for piece in pieces)
+
+
+def name(value: object, title: object = None) -> str:
+    """A name among other words: its writing direction stays its own. `title`: the name in full."""
+    full = "" if title is None else f' title="{text(title)}"'
+    return f"<bdi{full}>{breakable(value)}</bdi>"
 
 
 def data(value: object) -> str:

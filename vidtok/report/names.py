@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from vidtok.report.content import Report, run_label, series_label
-from vidtok.report.escape import text
+from vidtok.report.escape import name
 
 PANES = (("source", "Source"), ("result", "Reconstruction"), ("difference", "Difference"))
 COMPARED = (("source", "A"), ("result", "B"), ("difference", "Difference"))
@@ -31,10 +31,10 @@ class Names:
         return self.runs.get(label, label)
 
     def clip_html(self, path: str) -> str:
-        return f'<bdi title="{text(path)}">{text(self.clip(path))}</bdi>'
+        return name(self.clip(path), path)
 
     def run_html(self, label: str) -> str:
-        return f'<bdi title="{text(label)}">{text(self.run(label))}</bdi>'
+        return name(self.run(label), label)
 
 
 def _short_paths(paths: Iterable[str]) -> Mapping[str, str]:

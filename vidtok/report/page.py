@@ -16,7 +16,7 @@ from pathlib import Path
 from vidtok.bitstream.output import OutputFile
 from vidtok.report import clips, tables
 from vidtok.report.content import Report
-from vidtok.report.escape import data, text
+from vidtok.report.escape import breakable, data, text
 from vidtok.report.names import Names
 
 
@@ -44,7 +44,7 @@ def page(report: Report) -> Iterator[str]:
     names = Names(report)
     places = clips.anchors(report)
     yield _head(report.title)
-    yield f"<body><header><h1>{text(report.title)}</h1><p>{_subtitle(report)}</p></header>"
+    yield f"<body><header><h1>{breakable(report.title)}</h1><p>{_subtitle(report)}</p></header>"
     yield f"{_contents(report)}<main>"
     yield tables.notices(report, names)
     yield tables.summary(report, names)

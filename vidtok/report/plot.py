@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vidtok.report.escape import number, text
+from vidtok.report.escape import name, number, text
 
 WIDTH, HEIGHT = 400, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 14, 44
@@ -75,7 +75,7 @@ def legend(names: Sequence[str]) -> str:
         line = f'<line class="c{i % COLOURS}" x1="1" x2="33" y1="7" y2="7"{_dash(i)}/>'
         items.append(
             f'<li><svg class="key" viewBox="0 0 34 14" aria-hidden="true">{line}{_marker(i, 17, 7)}</svg> '
-            f"<bdi>{text(label)}</bdi></li>"
+            f"{name(label)}</li>"
         )
     return f'<ul class="legend">{"".join(items)}</ul>'
 

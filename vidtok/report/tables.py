@@ -177,7 +177,7 @@ def _delta_table(report: Report, names: Names) -> str:
     """Bjontegaard deltas, a row for each metric of each curve; why there is none where the curves share nothing."""
     body = []
     for row in report.deltas:
-        pair = [f"<bdi>{text(names.series.get(str(row[key]), row[key]))}</bdi>" for key in ("test", "anchor")]
+        pair = [name(names.series.get(str(row[key]), row[key])) for key in ("test", "anchor")]
         cells = [*pair, text(row["metric"])]
         clips = f"{number(row.get('bd_rate_clips'))}{_interval(row, 'bd_rate_clips')}"
         overlap = "–"
