@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from token_files import PRIOR, PRIOR_ID, PRIOR_MODEL, Pipe, make_file, prior_file, prior_header, prior_tensors
 
 from vidtok.bitstream import network, prior, priors, rans
-from vidtok.bitstream.adaptive import to_symbols
+from vidtok.bitstream.adaptive import to_ids, to_symbols
 from vidtok.bitstream.bits import bits_for, packed_bytes
 from vidtok.bitstream.describe import describe
 from vidtok.bitstream.header import id_bytes
@@ -116,44 +116,63 @@ def test_shares_are_those_of_plain_numbers(logits: np.ndarray) -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.data(), st.sampled_from(DIGITS), st.integers(0, 99), st.integers(0, 40))
-def test_any_ids_come_back(data: st.DataObject, digits: tuple[int, ...], seed: int, first: int) -> None:
-    config = PriorConfig(digits=digits, stages=3, **SIZES)
+@given(st.data(), st.sampled_from(DIGITS), st.integers(0, 99), st.integers(0, 40), st.integers(0, 3))
+def test_any_ids_come_back(data: st.DataObject, digits: tuple[int, ...], seed: int, first: int, free: int) -> None:
+    config = PriorConfig(digits=digits, free=min(free, len(digits) - 1), stages=3, **SIZES)
     learned = Network(config, prior_tensors(config, seed, 127, 9000))
     shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)))
     dtype = f"<u{id_bytes(config.vocabulary)}"
     arrays = hnp.arrays(dtype, shape, elements=st.integers(0, config.vocabulary - 1))
     writing, reading, again = Course(learned, first), Course(learned, first), Course(learned, first)
     kept = Course(learned, first)
-    for _ in range(3):
+    for stage in range(3):
         ids = data.draw(arrays)
+        if stage and data.draw(st.booleans()):
+            ids = in_the_middle(ids, learned)
         payload = prior.squeeze(ids, writing)
         assert 1 <= len(payload) <= 1 + packed_bytes(ids.size, bits_for(config.vocabulary))
         back = prior.expand(payload, shape, dtype, reading)
         assert back.dtype == ids.dtype and np.array_equal(back, ids)
-        encoder = rans.Encoder()
-        again.run(to_symbols(ids, learned.parts), encoder.code)
+        encoder, symbols = rans.Encoder(), to_symbols(ids, learned.parts)
+        if not again.codes(symbols):  # then the stage cannot be of form 4
+            assert payload[0] != prior.LEARNED and (symbols[..., -config.free :] != config.middle).any()
+            again.skip(ids)
+            assert np.array_equal(prior.expand(payload, shape, dtype, kept), ids)
+            continue
+        again.run(symbols, encoder.code)
         theirs = bytes([prior.LEARNED]) + encoder.finish(1)
         assert np.array_equal(prior.expand(theirs, shape, dtype, kept), ids)
 
 
-@pytest.mark.parametrize(("shape", "first"), [((2, 3, 4), 0), ((3, 1, 1), 7), ((1, 1, 3), 2), ((2, 5, 2), 31)])
-def test_the_network_is_that_of_plain_numbers(shape: tuple[int, int, int], first: int) -> None:
+def in_the_middle(ids: np.ndarray, learned: Network) -> np.ndarray:
+    """The same ids, but for free symbols."""
+    symbols = to_symbols(ids, learned.parts)
+    symbols[..., learned.tied :] = learned.config.middle
+    return to_ids(symbols, learned.parts, ids.dtype.str)
+
+
+@pytest.mark.parametrize(
+    ("shape", "first", "free"),
+    [((2, 3, 4), 0, 0), ((3, 1, 1), 7, 0), ((1, 1, 3), 2, 1), ((2, 5, 2), 31, 2), ((2, 9, 7), 5, 2), ((3, 2, 6), 2, 3)],
+)
+def test_the_network_is_that_of_plain_numbers(shape: tuple[int, int, int], first: int, free: int) -> None:
     """Weights at their limits, so that sums are as large as they get."""
-    config = PriorConfig(digits=(6, 3, 4, 300 // 60), stages=2, **{**SIZES, "joint": 18})
+    config = PriorConfig(digits=(6, 3, 4, 5), free=free, stages=2, **{**SIZES, "joint": 18})
     tensors = prior_tensors(config, 5, 127, 32767)
     learned = Network(config, tensors)
     theirs = plain.Prior(
-        {"digits": list(config.digits), "joint": 18, **{k: v for k, v in SIZES.items() if k != "joint"}},
+        {"digits": list(config.digits), "free": free, "joint": 18, **{k: v for k, v in SIZES.items() if k != "joint"}},
         {name: t.tolist() for name, t in tensors.items()},
         first,
     )
     rng = np.random.default_rng(0)
     course = Course(learned, first)
-    for _ in range(2):
-        ids = rng.integers(0, config.vocabulary, shape)
+    for stage in range(2):
+        ids = rng.integers(0, config.vocabulary, shape).astype("<u2")
+        ids[:, :, : shape[2] // 2] = ids[:1, :1, :1]  # copied, in part
+        ids = in_the_middle(ids, learned) if stage else ids
         encoder = rans.Encoder()
-        course.run(to_symbols(ids.astype("<u2"), learned.parts), encoder.code)
+        course.run(to_symbols(ids, learned.parts), encoder.code)
         assert theirs.stage(*shape, stream=encoder.finish(1)) == ids.ravel().tolist()
 
 
@@ -173,6 +192,10 @@ def test_what_could_be_inexact_is_refused() -> None:
     config = PriorConfig(digits=(5, 5), features=512, state=64, embedding=64, hidden=4)
     with pytest.raises(ModelError, match=r"sums of a prior \(remember\) may reach"):
         Network(config, {name: np.full_like(t, 127) for name, t in prior_tensors(config).items()})
+    config = PriorConfig(digits=(5, 5), free=1, features=3, state=3, embedding=3, hidden=1000)
+    gates = {name: np.full_like(t, 127 * (name == "copy")) for name, t in prior_tensors(config).items()}
+    with pytest.raises(ModelError, match=r"sums of a prior \(tell\) may reach 145161000"):
+        Network(config, gates)  # nine cells that may be copied from
     odd = prior_tensors(PRIOR) | {"mix": np.zeros((3, 3), np.int8)}
     with pytest.raises(ModelError, match="first at mix"):
         Network(PRIOR, odd)
@@ -184,7 +207,7 @@ def test_what_could_be_inexact_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"digits": ()}, {"digits": (257,)}, {"digits": (0,)}, {"hidden": 0}, {"stages": 65}, {"digits": (256,) * 8}],
+    [{"free": 2}, {"free": -1}, {"digits": ()}, {"digits": (257,)}, {"digits": (0,)}, {"hidden": 0}, {"stages": 65}, {"digits": (256,) * 8}],
     ids=str,
 )
 def test_configs_that_make_no_sense(changes: dict[str, object]) -> None:
