@@ -254,7 +254,7 @@ def test_a_run_with_free_digits_starts_from_another(tmp_path: Path) -> None:
     path = config(tmp_path, tmp_path)
     found = priors.read(run(path, settings, output=tmp_path / "run", threads=1, warn=said.append))
     assert (found.config.digits, found.config.free) == ((*LEVELS, 7, 9), 2)
-    assert len(said) == 1 and "started from" in said[0] and "tell from row 50" in said[0]
+    assert len(said) == 1 and "started from" in said[0] and "tell from row 33" in said[0]
     data = TokenData(find_files([str(tmp_path / "0.vtok")]), 4, 32, 2)
     cells = data.symbols[0][:4, ..., :1, -2:].copy()
     bits, plain = Bits(), Bits()
