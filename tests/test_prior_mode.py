@@ -23,7 +23,7 @@ from vidtok.bitstream.adaptive import to_ids, to_symbols
 from vidtok.bitstream.bits import bits_for, packed_bytes
 from vidtok.bitstream.describe import describe
 from vidtok.bitstream.header import id_bytes
-from vidtok.bitstream.network import Network, PriorConfig
+from vidtok.bitstream.network import Network, Numbers, PriorConfig
 from vidtok.bitstream.prior import Course
 from vidtok.bitstream.reader import TokenReader
 from vidtok.bitstream.repack import choose_entropy, repack
@@ -34,6 +34,8 @@ GOLDEN = Path(__file__).parent / "golden"
 SIZES = {"joint": 32, "period": 3, "embedding": 3, "state": 2, "features": 5, "hidden": 2}
 DIGITS = [(8, 5, 5, 5), (2,) * 18, (1, 3, 1), (256, 7), (2,), (1,), (7,) * 12]
 TINY = Network(PRIOR, prior_tensors(PRIOR))
+FREE = PriorConfig(digits=(8, 5, 5, 5), free=2, stages=3, **SIZES)
+LOOSE = Network(FREE, prior_tensors(FREE, 0, 127, 9000))
 
 
 def tables(data: st.DataObject, batches: int) -> list[np.ndarray]:
@@ -306,13 +308,43 @@ def test_few_bytes_are_never_much_work() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.binary(max_size=60))
-def test_any_bytes_are_ids_or_an_error(payload: bytes) -> None:
+@given(st.binary(max_size=60), st.sampled_from([TINY, LOOSE]), st.integers(0, 1))
+def test_any_bytes_are_ids_or_an_error(payload: bytes, learned: Network, stage: int) -> None:
+    course = Course(learned, 0)
+    for _ in range(stage):
+        course.skip(np.zeros((2, 3, 2), "<u2"))
     try:
-        ids = prior.expand(bytes([prior.LEARNED, 0]) + payload, (2, 3, 2), "<u2", Course(TINY, 0))
+        ids = prior.expand(bytes([prior.LEARNED, 0]) + payload, (2, 3, 2), "<u2", course)
     except FormatError:
         return
     assert ids.shape == (2, 3, 2) and ids.dtype == "<u2" and int(ids.max()) < 1000
+    if stage and learned is LOOSE:
+        assert (ids // 40 == 12).all()
+
+
+def test_free_symbols_above_the_first_stage_cost_nothing() -> None:
+    """In the middle they are not told at all; elsewhere the stage is stored as in lzma mode, and those after it work."""
+    rng = np.random.default_rng(0)
+    shape, batches = (3, 9, 8), []
+    any_ids = rng.integers(0, 1000, shape).astype("<u2")
+    middle = in_the_middle(any_ids, LOOSE)
+    course = Course(LOOSE, 0)
+
+    def count(ends: Numbers, symbols: Numbers) -> Numbers:
+        batches.append(len(symbols))
+        return symbols
+
+    for ids in (any_ids, middle):
+        course.run(to_symbols(ids, LOOSE.parts), count)
+    turns = [6, 4, 6, 4, 16, 20, 16]  # cells
+    assert batches[:14] == [cells for cells in turns for _ in range(2)]
+    assert len(batches) == 3 * (14 + 4 * 2) + 3 * 4 * 2  # three latent frames; two other symbols in four passes
+    assert np.array_equal(in_the_middle(middle, LOOSE), middle)
+    writing, reading = Course(LOOSE, 0), Course(LOOSE, 0)
+    for stage, ids in enumerate((any_ids, any_ids, middle)):
+        payload = prior.squeeze(ids, writing)
+        assert stage != 1 or payload[0] != prior.LEARNED
+        assert np.array_equal(prior.expand(payload, shape, "<u2", reading), ids)
 
 
 def test_config_in_the_file_is_json() -> None:
