@@ -194,7 +194,11 @@ class Prior:
                 if number:
                     free = {cell: [n // 2 for n in self.levels[self.tied :]] for cell in grid}
                 elif self.free:
-                    free = self.free_symbols(stream, h, w, base, free)
+                    b = self.c.get("block", 1)
+                    leaders = {(y // b, x // b): base[y, x] for y, x in grid if y % b == x % b == 0}
+                    past = {(y // b, x // b): free[y, x] for y, x in free if y % b == x % b == 0}
+                    told = self.free_symbols(stream, -(-h // b), -(-w // b), leaders, past)
+                    free = {(y, x): list(told[y // b, x // b]) for y, x in grid}
                     for cell in grid:
                         for k, s in enumerate(free[cell]):
                             base[cell] = [

@@ -134,7 +134,7 @@ def test_any_ids_in_modes_that_need_nothing(case: Case, chain: list[str]) -> Non
 def test_any_ids_in_all_modes(folder: Path, case: Case, seed: int, chain: list[str]) -> None:
     digits, stages = case.header.digits, case.header.stages
     free = min(seed % 3, len(digits) - 1)
-    config = PriorConfig(digits=digits, free=free, stages=stages + seed % 2, **SIZES)  # type: ignore[arg-type]
+    config = PriorConfig(digits=digits, free=free, block=1 + seed % 2, stages=stages + seed % 2, **SIZES)  # type: ignore[arg-type]
     tensors = prior_tensors(config, seed, 127, 9000)
     name = hashlib.sha256(f"{case.header.model_id} {digits}".encode()).hexdigest()
     header = replace(case.header, model_id=name)

@@ -120,7 +120,7 @@ def test_shares_are_those_of_plain_numbers(logits: np.ndarray) -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.data(), st.sampled_from(DIGITS), st.integers(0, 99), st.integers(0, 40), st.integers(0, 3))
 def test_any_ids_come_back(data: st.DataObject, digits: tuple[int, ...], seed: int, first: int, free: int) -> None:
-    config = PriorConfig(digits=digits, free=min(free, len(digits) - 1), stages=3, **SIZES)
+    config = PriorConfig(digits=digits, free=min(free, len(digits) - 1), block=1 + seed % 3, stages=3, **SIZES)
     learned = Network(config, prior_tensors(config, seed, 127, 9000))
     shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)))
     dtype = f"<u{id_bytes(config.vocabulary)}"
@@ -129,15 +129,16 @@ def test_any_ids_come_back(data: st.DataObject, digits: tuple[int, ...], seed: i
     kept = Course(learned, first)
     for stage in range(3):
         ids = data.draw(arrays)
-        if stage and data.draw(st.booleans()):
-            ids = in_the_middle(ids, learned)
+        if data.draw(st.booleans()):
+            ids = in_the_middle(ids, learned) if stage else in_blocks(ids, learned)
         payload = prior.squeeze(ids, writing)
         assert 1 <= len(payload) <= 1 + packed_bytes(ids.size, bits_for(config.vocabulary))
         back = prior.expand(payload, shape, dtype, reading)
         assert back.dtype == ids.dtype and np.array_equal(back, ids)
         encoder, symbols = rans.Encoder(), to_symbols(ids, learned.parts)
         if not again.codes(symbols):  # then the stage cannot be of form 4
-            assert payload[0] != prior.LEARNED and (symbols[..., -config.free :] != config.middle).any()
+            wanted = in_the_middle(ids, learned) if stage else in_blocks(ids, learned)
+            assert payload[0] != prior.LEARNED and not np.array_equal(ids, wanted)
             again.skip(ids)
             assert np.array_equal(prior.expand(payload, shape, dtype, kept), ids)
             continue
@@ -153,17 +154,34 @@ def in_the_middle(ids: np.ndarray, learned: Network) -> np.ndarray:
     return to_ids(symbols, learned.parts, ids.dtype.str)
 
 
+def in_blocks(ids: np.ndarray, learned: Network) -> np.ndarray:
+    """The same ids, but for free symbols, which are those of the first cell of their block."""
+    symbols, size = to_symbols(ids, learned.parts), learned.config.block
+    rows, columns = (np.arange(n) // size * size for n in ids.shape[1:])
+    symbols[..., learned.tied :] = symbols[:, rows][:, :, columns][..., learned.tied :]
+    return to_ids(symbols, learned.parts, ids.dtype.str)
+
+
 @pytest.mark.parametrize(
-    ("shape", "first", "free"),
-    [((2, 3, 4), 0, 0), ((3, 1, 1), 7, 0), ((1, 1, 3), 2, 1), ((2, 5, 2), 31, 2), ((2, 9, 7), 5, 2), ((3, 2, 6), 2, 3)],
+    ("shape", "first", "free", "block"),
+    [
+        ((2, 3, 4), 0, 0, 1),
+        ((3, 1, 1), 7, 0, 1),
+        ((1, 1, 3), 2, 1, 1),
+        ((2, 5, 2), 31, 2, 2),
+        ((2, 9, 7), 5, 2, 1),
+        ((2, 11, 9), 2, 3, 2),
+    ],
 )
-def test_the_network_is_that_of_plain_numbers(shape: tuple[int, int, int], first: int, free: int) -> None:
+def test_the_network_is_that_of_plain_numbers(
+    shape: tuple[int, int, int], first: int, free: int, block: int
+) -> None:
     """Weights at their limits, so that sums are as large as they get."""
-    config = PriorConfig(digits=(6, 3, 4, 5), free=free, stages=2, **{**SIZES, "joint": 18})
+    config = PriorConfig(digits=(6, 3, 4, 5), free=free, block=block, stages=2, **{**SIZES, "joint": 18})
     tensors = prior_tensors(config, 5, 127, 32767)
     learned = Network(config, tensors)
     theirs = plain.Prior(
-        {"digits": list(config.digits), "free": free, "joint": 18, **{k: v for k, v in SIZES.items() if k != "joint"}},
+        {"digits": list(config.digits), "free": free, "block": block, **SIZES, "joint": 18},
         {name: t.tolist() for name, t in tensors.items()},
         first,
     )
@@ -172,7 +190,7 @@ def test_the_network_is_that_of_plain_numbers(shape: tuple[int, int, int], first
     for stage in range(2):
         ids = rng.integers(0, config.vocabulary, shape).astype("<u2")
         ids[:, :, : shape[2] // 2] = ids[:1, :1, :1]  # copied, in part
-        ids = in_the_middle(ids, learned) if stage else ids
+        ids = in_the_middle(ids, learned) if stage else in_blocks(ids, learned)
         encoder = rans.Encoder()
         course.run(to_symbols(ids, learned.parts), encoder.code)
         assert theirs.stage(*shape, stream=encoder.finish(1)) == ids.ravel().tolist()
@@ -209,7 +227,17 @@ def test_what_could_be_inexact_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"free": 2}, {"free": -1}, {"digits": ()}, {"digits": (257,)}, {"digits": (0,)}, {"hidden": 0}, {"stages": 65}, {"digits": (256,) * 8}],
+    [
+        {"free": 2},
+        {"free": -1},
+        {"block": 0},
+        {"digits": ()},
+        {"digits": (257,)},
+        {"digits": (0,)},
+        {"hidden": 0},
+        {"stages": 65},
+        {"digits": (256,) * 8},
+    ],
     ids=str,
 )
 def test_configs_that_make_no_sense(changes: dict[str, object]) -> None:
@@ -323,7 +351,7 @@ def test_any_bytes_are_ids_or_an_error(payload: bytes, learned: Network, stage: 
 
 
 def test_free_symbols_above_the_first_stage_cost_nothing() -> None:
-    """In the middle they are not told at all; elsewhere the stage is stored as in lzma mode, and those after it work."""
+    """In the middle they are not told at all; elsewhere the stage is stored as in lzma mode; those after it work."""
     rng = np.random.default_rng(0)
     shape, batches = (3, 9, 8), []
     any_ids = rng.integers(0, 1000, shape).astype("<u2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 from pathlib import Path
@@ -60,7 +61,8 @@ def write_ids(
     Free ones are the same over 4 x 4 cells, and above the first stage (unless `above`) those in the middle.
     """
     header = make_header(
-        vocabulary=200 * math.prod(free), digits=(*LEVELS, *free), codebooks=2, quality=2, grid_height=8, grid_width=10, width=80, height=64,
+        vocabulary=200 * math.prod(free), digits=(*LEVELS, *free), codebooks=2, quality=2,
+        grid_height=8, grid_width=10, width=80, height=64,
         chunk_latents=4, **changes,
     )  # fmt: skip
     rng = np.random.default_rng(seed)
@@ -104,10 +106,14 @@ class Bits:
         return symbols
 
 
-@pytest.mark.parametrize(("digits", "free"), [((8, 5, 5, 3), 0), ((8, 5, 5, 3, 9, 4), 2), ((8, 5, 9), 1)])
-def test_the_trained_network_is_the_integer_one(digits: tuple[int, ...], free: int) -> None:
+@pytest.mark.parametrize(
+    ("digits", "free", "block"),
+    [((8, 5, 5, 3), 0, 1), ((8, 5, 5, 3, 9, 4), 2, 1), ((8, 5, 9), 1, 1), ((8, 9, 4), 2, 2)],
+)
+def test_the_trained_network_is_the_integer_one(digits: tuple[int, ...], free: int, block: int) -> None:
     """Bits of torch's network are those of the shares that numpy finds, but for how shares are rounded."""
-    what = PriorConfig(digits=digits, free=free, stages=2, period=3, embedding=7, state=6, features=16, hidden=5)
+    sizes = {"stages": 2, "period": 3, "embedding": 7, "state": 6, "features": 16, "hidden": 5}
+    what = PriorConfig(digits=digits, free=free, block=block, **sizes)
     torch.manual_seed(0)
     trained = QuantizedNetwork(what)
     with torch.no_grad():
@@ -120,6 +126,8 @@ def test_the_trained_network_is_the_integer_one(digits: tuple[int, ...], free: i
     symbols = np.stack([rng.integers(0, n, (1, 3, 6, 10, 2)) for n in what.levels], -1)
     symbols[:, :, 2:, :4, :, what.tied :] = symbols[:, :1, 2:3, :1, :, what.tied :]  # some that are the same
     symbols[..., 1, what.tied :] = what.middle
+    for y, x in itertools.product(range(block), repeat=2):
+        symbols[:, :, y::block, x::block, :, what.tied :] = symbols[:, :, ::block, ::block, :, what.tied :]
     nats = trained(torch.from_numpy(symbols), 5)
     assert nats.shape == symbols.shape
     course = Course(learned, 5)
@@ -128,7 +136,7 @@ def test_the_trained_network_is_the_integer_one(digits: tuple[int, ...], free: i
         course.run(symbols[0, ..., k, :].copy(), bits.code)
         found = float(np.concatenate(bits.found).sum())
         assert found == pytest.approx(float(nats[..., k, :].detach().sum()) / np.log(2), rel=2e-3)
-    assert not nats[..., 1, what.tied :].detach().any() and (nats[..., 0, what.tied :] > 0).all()
+    assert not nats[..., 1, what.tied :].detach().any() and (nats[:, :, ::block, ::block, 0, what.tied :] > 0).all()
     nats.mean().backward()
     still = {name for name, p in trained.named_parameters() if p.grad is None or not p.grad.any()}
     assert still == ({"free_before"} if free == 1 else set())  # of use to later free symbols only
@@ -250,23 +258,26 @@ def test_a_run_with_free_digits_starts_from_another(tmp_path: Path) -> None:
     for seed in range(2):
         write_ids(tmp_path / f"{seed}.vtok", seed, free=(7, 9))
     said: list[str] = []
-    settings = ["model.free=2", f"init={start}", f'data.validation=["{tmp_path / "0.vtok"}"]', "validate_every=3"]
+    settings = ["model.free=2", "model.block=2", f"init={start}", "validate_every=3"]
+    settings.append(f'data.validation=["{tmp_path / "0.vtok"}"]')
     path = config(tmp_path, tmp_path)
     found = priors.read(run(path, settings, output=tmp_path / "run", threads=1, warn=said.append))
     assert (found.config.digits, found.config.free) == ((*LEVELS, 7, 9), 2)
     assert len(said) == 1 and "started from" in said[0] and "tell from row 33" in said[0]
-    data = TokenData(find_files([str(tmp_path / "0.vtok")]), 4, 32, 2)
+    data = TokenData(find_files([str(tmp_path / "0.vtok")]), 4, 32, 2, 2)
     cells = data.symbols[0][:4, ..., :1, -2:].copy()
     bits, plain = Bits(), Bits()
     course = Course(found, 0)
     symbols = data.symbols[0][:4, ..., 0, :].copy()
     course.run(symbols, bits.code)
     assert np.array_equal(symbols[..., -2:], cells[..., 0, :])
-    Course(found, 0).run(np.random.default_rng(0).integers(0, 5, symbols.shape), plain.code)
+    apart = np.random.default_rng(0).integers(0, 5, symbols.shape)
+    apart[..., -2:] = apart[:, ::2, ::2, -2:].repeat(2, 1).repeat(2, 2)
+    Course(found, 0).run(apart, plain.code)
     told = [np.concatenate([b for k, b in enumerate(kept.found) if is_free(k)]).mean() for kept in (bits, plain)]
     assert told[0] < 0.7 * told[1]
     write_ids(tmp_path / "2.vtok", 2, free=(7, 9), above=True)
-    with pytest.raises(ConfigError, match="not in the middle"):
+    with pytest.raises(ConfigError, match="or not in the middle"):
         run(path, settings, output=tmp_path / "other")
 
 

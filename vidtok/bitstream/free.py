@@ -1,6 +1,7 @@
 """Free symbols: digits at the end of an id that have nothing to do with its first one, such as a motion vector.
 
-They are told in the first stage, before all other symbols of a latent frame, in turns from coarse to fine (`lattice`):
+They are told in the first stage, before all other symbols of a latent frame, once for each block of cells, in turns
+from coarse to fine (`lattice`):
 
     what is known before the frame --> hidden --+--> logits of all levels --+
                                                 |                           +--> frequencies
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidtok.bitstream.lattice import REACH, TURNS
-from vidtok.bitstream.network import Network, Numbers, Values
+from vidtok.bitstream.network import Network, Numbers, PriorConfig, Values
 
 NONE = -1  # instead of a symbol, where no cell is known
 
@@ -34,8 +35,40 @@ def tell(
 ) -> None:
     """Tell the free symbols (h, w, free) of a latent frame, in place: `code` as in `Course.run`.
 
-    `known`: sums (h, w, features) of what is known; `before`: free symbols of the latent frame before, if there is one.
+    Only those of the blocks' first cells are told; all others of a block become the same. `known`: sums
+    (h, w, features) of what is known; `before`: free symbols of the latent frame before, if there is one.
     """
+    size = network.config.block
+    leaders = symbols[::size, ::size].copy()
+    _tell(network, known[::size, ::size], None if before is None else before[::size, ::size], leaders, code)
+    symbols[:] = leaders.repeat(size, 0).repeat(size, 1)[: len(symbols), : symbols.shape[1]]
+
+
+def fit(symbols: npt.NDArray[np.integer], config: PriorConfig, stage: int) -> bool:
+    """Whether the free ones of symbols (..., h, w, n) are as they have to be.
+
+    In the first stage the same in each block, above it in the middle.
+    """
+    free, size = symbols[..., config.tied :], config.block
+    if stage:
+        return bool((free == np.array(config.middle, np.uint8)).all())
+    h, w = free.shape[-3:-1]
+    leaders = free[..., ::size, ::size, :]
+    return all(
+        np.array_equal(free[..., y::size, x::size, :], leaders[..., : -(-(h - y) // size), : -(-(w - x) // size), :])
+        for y in range(min(size, h))
+        for x in range(min(size, w))
+    )
+
+
+def _tell(
+    network: Network,
+    known: Values,
+    before: npt.NDArray[np.integer] | None,
+    symbols: npt.NDArray[np.integer],
+    code: Callable[[Numbers, Numbers], Numbers],
+) -> None:
+    """The same for one cell of each block."""
     h, w, count = symbols.shape
     sums = network.free_sums(known)
     plane = np.full((h + 2 * REACH, w + 2 * REACH, count), NONE, np.int64)

@@ -57,6 +57,7 @@ class PriorConfig:
     digits: tuple[int, ...]  # levels of an id's digits, fastest first
     stages: int = 1  # at most, of an id
     free: int = 0  # digits at the end that have nothing to do with the first; above the first stage in the middle
+    block: int = 1  # cells a side of the blocks in which free digits are the same, from (0, 0) on
     joint: int = 32  # digits are taken together, one after the other, as long as they have so many levels at most
     period: int = 32  # latent frames of a segment that are told apart, again and again
     embedding: int = 48  # values that stand for an id
@@ -65,7 +66,7 @@ class PriorConfig:
     hidden: int = 48  # values of each symbol, before its frequencies
 
     def __post_init__(self) -> None:
-        limits = {"stages": 64, "joint": MAX_LEVELS, "period": 4096}
+        limits = {"stages": 64, "block": 16, "joint": MAX_LEVELS, "period": 4096}
         limits |= dict.fromkeys(("embedding", "state", "features", "hidden"), 1024)
         for name, limit in limits.items():
             if not 1 <= getattr(self, name) <= limit:

@@ -80,9 +80,8 @@ class Course:
         self._below, self.stages = _drain(memory), stage + 1
 
     def codes(self, symbols: Symbols) -> bool:
-        """Whether symbols (t, h, w, n) can be those of the next stage: above the first, free ones are in the middle."""
-        free = symbols[..., self.network.tied :]
-        return self.stages == 0 or bool((free == np.array(self.network.config.middle, np.uint8)).all())
+        """Whether symbols (t, h, w, n) can be those of the next stage, see `free.fit`."""
+        return free.fit(symbols, self.network.config, self.stages)
 
     def skip(self, ids: Ids) -> None:
         """Go through a stage whose ids (t, h, w) are known another way: no work, unless the next one wants to know."""

@@ -52,8 +52,9 @@ def content_id(config: PriorConfig, tensors: Tensors) -> str:
 
 
 def _plain(config: PriorConfig) -> dict[str, Any]:
-    """The config as a file has it: without `free` where no digit is, as before there were such priors."""
-    return {key: value for key, value in to_dict(config).items() if key != "free" or value}
+    """The config as a file has it: without what later versions added, where it has no part."""
+    later = {"free": 0, "block": 1}
+    return {key: value for key, value in to_dict(config).items() if key not in later or value != later[key]}
 
 
 def to_bytes(config: PriorConfig, tensors: Tensors, *, model_id: str, description: str = "") -> bytes:

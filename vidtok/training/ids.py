@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vidtok.bitstream.adaptive import to_symbols
+from vidtok.bitstream.free import fit
 from vidtok.bitstream.lattice import TURNS
 from vidtok.bitstream.network import PriorConfig
 from vidtok.bitstream.reader import TokenReader
@@ -43,13 +44,12 @@ def find_files(names: Sequence[str]) -> list[Path]:
 class TokenData:
     """The ids of some files of one model as symbols (t, h, w, K, n)."""
 
-    def __init__(self, files: Sequence[Path], latents: int, joint: int, free: int = 0) -> None:
-        """Chunks hold `latents` latent frames; symbols as of `PriorConfig.joint` and `free`.
+    def __init__(self, files: Sequence[Path], latents: int, joint: int, free: int = 0, block: int = 1) -> None:
+        """Chunks hold `latents` latent frames; symbols as of `PriorConfig.joint`, `free` and `block`.
 
-        ConfigError where files are of several models, their ids have no digits, or free ones above the first stage are
-        not those in the middle.
+        ConfigError where files are of several models, their ids have no digits, or free ones are not as they must be.
         """
-        self._joint, self._free = joint, free
+        self._sizes: dict[str, int] = {"joint": joint, "free": free, "block": block}
         self.files = list(files)
         self.model_id: str | None = None
         self.digits: tuple[int, ...] = ()
@@ -75,10 +75,13 @@ class TokenData:
             ids = ids if header.codebooks else ids[..., None]
             if header.varying:  # only the stages that all segments have
                 ids = ids[..., (ids >= 0).all(axis=(0, 1, 2))]
-            what = PriorConfig(digits=self.digits, joint=self._joint, free=self._free)
+            what = PriorConfig(digits=self.digits, **self._sizes)
             stages = [to_symbols(ids[..., k], what.parts, np.uint8) for k in range(ids.shape[3])]
-            if any((stage[..., what.tied :] != np.array(what.middle, np.uint8)).any() for stage in stages[1:]):
-                raise ConfigError(f"{file}: above the first stage the last {self._free} digits are not in the middle")
+            if not all(fit(stage, what, k) for k, stage in enumerate(stages)):
+                raise ConfigError(
+                    f"{file}: the last {what.free} digits are not the same in blocks of {what.block} cells a side, "
+                    "or not in the middle above the first stage"
+                )
             whole, segment = len(ids), reader.layout.segment_latents
         number = len(self.symbols)
         self.symbols.append(np.stack(stages, 3))
@@ -93,7 +96,7 @@ class TokenData:
         All have as many latent frames as the shortest; s is `size`, or less where a grid is smaller, and even. Where
         symbols are free, crops lie on the lattice on which those are told.
         """
-        unit = TURNS[0].step if self._free else 1
+        unit = TURNS[0].step * self._sizes["block"] if self._sizes["free"] else 1
         rng = np.random.default_rng([seed, step, 2])
         leader = self.stretches[int(rng.integers(len(self.stretches)))]
         same = [s for s in self.stretches if s.place == leader.place and s.latents >= leader.latents]

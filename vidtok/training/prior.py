@@ -41,6 +41,7 @@ class PriorSizes:
     """Sizes of the network; digits and stages are those of the token files. See `PriorConfig`."""
 
     free: int = 0
+    block: int = 1
     joint: int = 32
     period: int = 32
     embedding: int = 48
@@ -126,7 +127,7 @@ def train(
     config: PriorTrainConfig, folder: Path, world: World, stop: StopSignal, progress: Progress, warn: Warn
 ) -> None:
     """The loop. ModelError when numbers are not finite `max_bad_steps` times in a row; the last checkpoint stays."""
-    data = TokenData(find_files(config.data.folders), config.latents, config.model.joint, config.model.free)
+    data = TokenData(find_files(config.data.folders), config.latents, **_symbols(config.model))
     run = _set_up(config, folder, data, world, warn)
     report, clock = _Report(run, folder, world, progress), _Clock(run.step)
     saved, bad = run.step, 0
@@ -230,6 +231,11 @@ class _Clock:
         return {"clips_per_second": config.batch / each, "seconds_left": each * (config.steps - step)}
 
 
+def _symbols(sizes: PriorSizes) -> dict[str, int]:
+    """How ids become symbols."""
+    return {"joint": sizes.joint, "free": sizes.free, "block": sizes.block}
+
+
 def _silent(*_: object) -> None:
     """Nobody is told."""
 
@@ -238,7 +244,7 @@ def validate(network: Network, config: PriorTrainConfig) -> dict[str, Any]:
     """Bits per id of the validation files, and of each stage: means over files."""
     rows = []
     for file in find_files(config.data.validation):
-        data = TokenData([file], config.latents, config.model.joint, config.model.free)
+        data = TokenData([file], config.latents, **_symbols(config.model))
         stages = np.zeros(data.stages)
         for stretch in data.stretches:
             symbols = data.symbols[0][stretch.start : stretch.start + stretch.latents]

@@ -55,7 +55,8 @@ class QuantizedNetwork(nn.Module):
         both = config.state + config.embedding
         fan = {"remember": 9 * both, "known": 18 * both, "below": 18 * both, "near": 8 * config.embedding}
         fan |= dict.fromkeys(("mix", "first", "others", "free"), config.features)
-        spread = {name: math.sqrt(2 / count) for name, count in fan.items()} | {"embed": 0.3, "tell": 0.01, "copy": 0.01}
+        spread = {name: math.sqrt(2 / count) for name, count in fan.items()}
+        spread |= {"embed": 0.3, "tell": 0.01, "copy": 0.01}
         self.kinds = {name: kind for name, (kind, _) in config.shapes().items()}
         self.common = nn.ParameterDict()
         for name, (_, shape) in config.shapes().items():
@@ -167,7 +168,9 @@ class QuantizedNetwork(nn.Module):
         return F.embedding(free + starts, table).sum(-2)
 
     def _tell_free(self, known: Tensor, free: Tensor, whole: dict[str, Tensor]) -> Tensor:
-        """Nats (B, T, h, w, free) of free symbols, from sums (B, T, h, w, F)."""
+        """Nats (B, T, h, w, free) of free symbols, from sums (B, T, h, w, F): all are those of blocks' first cells."""
+        every, cells = known.new_zeros(free.shape), slice(None, None, self.config.block)
+        known, free = known[:, :, cells, cells], free[:, :, cells, cells]
         sums = squash(known + whole["free_pass"][0]) @ whole["free"] + whole["free_bias"]
         past = F.pad(free[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0), value=NONE)
         plane = F.pad(free, (0, 0, REACH, REACH, REACH, REACH), value=NONE)
@@ -182,7 +185,8 @@ class QuantizedNetwork(nn.Module):
             others = torch.stack([past[here], *near], -1)  # (B, T, h, w, free, sources)
             told = self._told_free(sums[here].flatten(0, 3), own.flatten(0, 3), others.flatten(0, 3), number, whole)
             nats[here] = told.view(own.shape)
-        return nats
+        every[:, :, cells, cells] = nats
+        return every
 
     def _told_free(self, sums: Tensor, free: Tensor, others: Tensor, turn: int, whole: dict[str, Tensor]) -> Tensor:
         """Nats (N, free) of a turn's cells, which may be copied from `others` (N, free, sources)."""
