@@ -108,7 +108,7 @@ class Bits:
 
 @pytest.mark.parametrize(
     ("digits", "free", "block"),
-    [((8, 5, 5, 3), 0, 1), ((8, 5, 5, 3, 9, 4), 2, 1), ((8, 5, 9), 1, 1), ((8, 9, 4), 2, 2)],
+    [((8, 5, 5, 3), 0, 1), ((8, 5, 5, 3, 9, 4), 2, 1), ((8, 5, 9), 1, 1), ((8, 5, 9, 4), 2, 2)],
 )
 def test_the_trained_network_is_the_integer_one(digits: tuple[int, ...], free: int, block: int) -> None:
     """Bits of torch's network are those of the shares that numpy finds, but for how shares are rounded."""
