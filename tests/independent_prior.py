@@ -26,14 +26,14 @@ def read_prior(data):
     return json.loads(head["__metadata__"]["config"]), tensors
 
 
-def joint_levels(digits, most):
-    levels = []
-    for digit in digits:
+def joint_levels(digits, most, free):
+    levels, tied = [], len(digits) - free
+    for digit in digits[:tied]:
         if levels and levels[-1] * digit <= most:
             levels[-1] *= digit
         else:
             levels.append(digit)
-    return levels
+    return levels + digits[tied:]
 
 
 def near(number):
@@ -41,6 +41,16 @@ def near(number):
     y, x = ORDER[number]
     around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     return [(dy, dx) for dy, dx in around if ORDER.index(((y + dy) % 2, (x + dx) % 2)) < number]
+
+
+def turns():
+    """Of free symbols: step, first cell, and distances of neighbours that are known."""
+    found = [(4, (0, 0), [])]
+    for unit in (2, 1):
+        for number in (1, 2, 3):
+            y, x = ORDER[number]
+            found.append((2 * unit, (y * unit, x * unit), [(dy * unit, dx * unit) for dy, dx in near(number)]))
+    return found
 
 
 def value(total):
@@ -88,8 +98,10 @@ class Prior:
 
     def __init__(self, config, tensors, first):
         self.c, self.t, self.first = config, tensors, first
-        self.levels = joint_levels(config["digits"], config["joint"])
-        rows = [n if k == 0 else n * self.levels[0] for k, n in enumerate(self.levels)]
+        self.free = config.get("free", 0)
+        self.levels = joint_levels(config["digits"], config["joint"], self.free)
+        self.tied = len(self.levels) - self.free
+        rows = [n if k == 0 else n * self.levels[0] for k, n in enumerate(self.levels[: self.tied])]
         self.starts = [sum(self.levels[:k]) for k in range(len(self.levels))]
         self.tables = [sum(rows[:k]) for k in range(len(rows))]
         self.memory = None
@@ -110,8 +122,13 @@ class Prior:
     def row(self, name, k, symbols):
         return self.t[name][self.tables[k] + symbols[k] + (symbols[0] * self.levels[k] if k else 0)]
 
-    def embed(self, symbols):
-        rows = [self.row("embed", k, symbols) for k in range(len(symbols))]
+    def free_row(self, name, k, symbol):
+        return self.t[name][sum(self.levels[self.tied : self.tied + k]) + symbol]
+
+    def embed(self, symbols, number):
+        rows = [self.row("embed", k, symbols) for k in range(self.tied)]
+        if number == 0:
+            rows += [self.free_row("free_embed", k, s) for k, s in enumerate(symbols[self.tied :])]
         return [max(0, min(127, sum(column))) for column in zip(*rows, strict=True)]
 
     def surroundings(self, plane, y, x):
@@ -120,36 +137,83 @@ class Prior:
         places = [(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         return [v for place in places for v in plane.get(place, blank)]
 
+    def free_symbols(self, stream, h, w, sums, past):
+        """Of all cells of a latent frame, from the sums of what is known before it."""
+        T, size, got = self.t, self.c["hidden"], {}
+        for turn, (step, (top, left), neighbours) in enumerate(turns()):
+            cells = [(y, x) for y in range(top, h, step) for x in range(left, w, step)]
+            begin = sum(1 + len(n) for _, _, n in turns()[:turn])
+            hidden, sources = {}, {}
+            for y, x in cells:
+                hidden[y, x] = list(T["free_bias"])
+                features = [value(a + b) for a, b in zip(sums[y, x], T["free_pass"][0], strict=True)]
+                add(hidden[y, x], features, T["free"])
+                sources[y, x] = [past.get((y, x)), *(got.get((y + dy, x + dx)) for dy, dx in neighbours)]
+                got[y, x] = []
+            for k in range(self.free):
+                n = self.levels[self.tied + k]
+                tables = []
+                for cell in cells:
+                    h_k = [value(v) for v in hidden[cell][k * size : (k + 1) * size]]
+                    start = sum(self.levels[: self.tied + k])
+                    logits = [T["tell_bias"][r] + dot(T["tell"][r], h_k) for r in range(start, start + n)]
+                    for i, source in enumerate(sources[cell]):
+                        if source is None:
+                            continue
+                        row = 2 * (k * 39 + begin + i) + (source[:k] != got[cell])
+                        logits[source[k]] += T["copy_bias"][row] + dot(T["copy"][row], h_k)
+                    tables.append(shares([v >> 7 for v in logits]))
+                for cell, s in zip(cells, stream.take(tables) if n > 1 else [0] * len(cells), strict=True):
+                    got[cell].append(s)
+                    hidden[cell] = [
+                        a + b for a, b in zip(hidden[cell], self.free_row("free_before", k, s), strict=True)
+                    ]
+        return got
+
+    def known(self, before, below, number, now, y, x):
+        T = self.t
+        places = (T["known_stage"][number], T["known_phase"][(self.first + now) % self.c["period"]])
+        blank = [0] * self.c["features"]
+        total = [sum(v) for v in zip(*places, blank if now else T["known_first"][0], strict=True)]
+        add(total, self.surroundings(before, y, x), T["known"])
+        if below:
+            add(total, self.surroundings(below[now], y, x), T["below"])
+        return total
+
     def stage(self, t, h, w, ids=None, stream=None):
         """Decode a stage from `stream`, or go through `ids`; flat ids (t, h, w)."""
         T, size = self.t, self.c["hidden"]
         stream = stream and Lanes(stream)
         number = 0 if self.memory is None else self.number + 1
-        below, memory, before, out = self.memory, [], {}, []
+        below, memory, before, out, free = self.memory, [], {}, [], {}
         for now in range(t):
             got, embedded = {}, {}
+            if ids is None:
+                grid = [(y, x) for y in range(h) for x in range(w)]
+                base = {(y, x): self.known(before, below, number, now, y, x) for y, x in grid}
+                if number:
+                    free = {cell: [n // 2 for n in self.levels[self.tied :]] for cell in grid}
+                elif self.free:
+                    b = self.c.get("block", 1)
+                    leaders = {(y // b, x // b): base[y, x] for y, x in grid if y % b == x % b == 0}
+                    past = {(y // b, x // b): free[y, x] for y, x in free if y % b == x % b == 0}
+                    told = self.free_symbols(stream, -(-h // b), -(-w // b), leaders, past)
+                    free = {(y, x): list(told[y // b, x // b]) for y, x in grid}
+                    for cell in grid:
+                        for k, s in enumerate(free[cell]):
+                            base[cell] = [
+                                a + b for a, b in zip(base[cell], self.free_row("free_known", k, s), strict=True)
+                            ]
             for turn, (top, left) in enumerate(ORDER):
                 cells = [(y, x) for y in range(top, h, 2) for x in range(left, w, 2)]
                 if ids is not None:
                     for y, x in cells:
                         got[y, x] = self.symbols_of(ids[(now * h + y) * w + x])
-                        embedded[y, x] = self.embed(got[y, x])
+                        embedded[y, x] = self.embed(got[y, x], number)
                     continue
                 sums = {}
                 for y, x in cells:
-                    known = [
-                        sum(bias)
-                        for bias in zip(
-                            T["known_stage"][number],
-                            T["known_pass"][turn],
-                            T["known_phase"][(self.first + now) % self.c["period"]],
-                            T["known_first"][0] if now == 0 else [0] * self.c["features"],
-                            strict=True,
-                        )
-                    ]
-                    add(known, self.surroundings(before, y, x), T["known"])
-                    if below:
-                        add(known, self.surroundings(below[now], y, x), T["below"])
+                    known = [a + b for a, b in zip(base[y, x], T["known_pass"][turn], strict=True)]
                     tap = sum(len(near(i)) for i in range(turn)) * self.c["embedding"]
                     for dy, dx in near(turn):
                         there = embedded.get((y + dy, x + dx), [0] * self.c["embedding"])
@@ -159,7 +223,7 @@ class Prior:
                     add(mixed, [value(v) for v in known], T["mix"])
                     sums[y, x] = [value(v) for v in mixed]
                     got[y, x] = []
-                for k, n in enumerate(self.levels):
+                for k, n in enumerate(self.levels[: self.tied]):
                     tables = []
                     for cell in cells:
                         if k == 0:
@@ -173,11 +237,12 @@ class Prior:
                     for cell, s in zip(cells, chosen, strict=True):
                         got[cell].append(s)
                         if k == 0:
-                            values, sums[cell] = sums[cell], [0] * (size * (len(self.levels) - 1))
+                            values, sums[cell] = sums[cell], [0] * (size * (self.tied - 1))
                             add(sums[cell], values, T["others"][s * len(values) : (s + 1) * len(values)])
                         sums[cell] = [a + b for a, b in zip(sums[cell], self.row("before", k, got[cell]), strict=True)]
                 for cell in cells:
-                    embedded[cell] = self.embed(got[cell])
+                    got[cell] += free.get(cell, [])
+                    embedded[cell] = self.embed(got[cell], number)
             blank = [0] * self.c["state"]
             whole = {cell: [*before.get(cell, blank)[: len(blank)], *embedded[cell]] for cell in got}
             before = {}

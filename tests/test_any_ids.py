@@ -133,7 +133,8 @@ def test_any_ids_in_modes_that_need_nothing(case: Case, chain: list[str]) -> Non
 @given(case=cases(learned=True), seed=st.integers(0, 99), chain=st.permutations(list(ENTROPY)))
 def test_any_ids_in_all_modes(folder: Path, case: Case, seed: int, chain: list[str]) -> None:
     digits, stages = case.header.digits, case.header.stages
-    config = PriorConfig(digits=digits, stages=stages + seed % 2, **SIZES)  # type: ignore[arg-type]
+    free = min(seed % 3, len(digits) - 1)
+    config = PriorConfig(digits=digits, free=free, block=1 + seed % 2, stages=stages + seed % 2, **SIZES)  # type: ignore[arg-type]
     tensors = prior_tensors(config, seed, 127, 9000)
     name = hashlib.sha256(f"{case.header.model_id} {digits}".encode()).hexdigest()
     header = replace(case.header, model_id=name)

@@ -19,11 +19,11 @@ from hypothesis.extra import numpy as hnp
 from token_files import PRIOR, PRIOR_ID, PRIOR_MODEL, Pipe, make_file, prior_file, prior_header, prior_tensors
 
 from vidtok.bitstream import network, prior, priors, rans
-from vidtok.bitstream.adaptive import to_symbols
+from vidtok.bitstream.adaptive import to_ids, to_symbols
 from vidtok.bitstream.bits import bits_for, packed_bytes
 from vidtok.bitstream.describe import describe
 from vidtok.bitstream.header import id_bytes
-from vidtok.bitstream.network import Network, PriorConfig
+from vidtok.bitstream.network import Network, Numbers, PriorConfig
 from vidtok.bitstream.prior import Course
 from vidtok.bitstream.reader import TokenReader
 from vidtok.bitstream.repack import choose_entropy, repack
@@ -34,6 +34,8 @@ GOLDEN = Path(__file__).parent / "golden"
 SIZES = {"joint": 32, "period": 3, "embedding": 3, "state": 2, "features": 5, "hidden": 2}
 DIGITS = [(8, 5, 5, 5), (2,) * 18, (1, 3, 1), (256, 7), (2,), (1,), (7,) * 12]
 TINY = Network(PRIOR, prior_tensors(PRIOR))
+FREE = PriorConfig(digits=(8, 5, 5, 5), free=2, stages=3, **SIZES)
+LOOSE = Network(FREE, prior_tensors(FREE, 0, 127, 9000))
 
 
 def tables(data: st.DataObject, batches: int) -> list[np.ndarray]:
@@ -116,44 +118,81 @@ def test_shares_are_those_of_plain_numbers(logits: np.ndarray) -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.data(), st.sampled_from(DIGITS), st.integers(0, 99), st.integers(0, 40))
-def test_any_ids_come_back(data: st.DataObject, digits: tuple[int, ...], seed: int, first: int) -> None:
-    config = PriorConfig(digits=digits, stages=3, **SIZES)
+@given(st.data(), st.sampled_from(DIGITS), st.integers(0, 99), st.integers(0, 40), st.integers(0, 3))
+def test_any_ids_come_back(data: st.DataObject, digits: tuple[int, ...], seed: int, first: int, free: int) -> None:
+    config = PriorConfig(digits=digits, free=min(free, len(digits) - 1), block=1 + seed % 3, stages=3, **SIZES)
     learned = Network(config, prior_tensors(config, seed, 127, 9000))
     shape = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 5)))
     dtype = f"<u{id_bytes(config.vocabulary)}"
     arrays = hnp.arrays(dtype, shape, elements=st.integers(0, config.vocabulary - 1))
     writing, reading, again = Course(learned, first), Course(learned, first), Course(learned, first)
     kept = Course(learned, first)
-    for _ in range(3):
+    for stage in range(3):
         ids = data.draw(arrays)
+        if data.draw(st.booleans()):
+            ids = in_the_middle(ids, learned) if stage else in_blocks(ids, learned)
         payload = prior.squeeze(ids, writing)
         assert 1 <= len(payload) <= 1 + packed_bytes(ids.size, bits_for(config.vocabulary))
         back = prior.expand(payload, shape, dtype, reading)
         assert back.dtype == ids.dtype and np.array_equal(back, ids)
-        encoder = rans.Encoder()
-        again.run(to_symbols(ids, learned.parts), encoder.code)
+        encoder, symbols = rans.Encoder(), to_symbols(ids, learned.parts)
+        if not again.codes(symbols):  # then the stage cannot be of form 4
+            wanted = in_the_middle(ids, learned) if stage else in_blocks(ids, learned)
+            assert payload[0] != prior.LEARNED and not np.array_equal(ids, wanted)
+            again.skip(ids)
+            assert np.array_equal(prior.expand(payload, shape, dtype, kept), ids)
+            continue
+        again.run(symbols, encoder.code)
         theirs = bytes([prior.LEARNED]) + encoder.finish(1)
         assert np.array_equal(prior.expand(theirs, shape, dtype, kept), ids)
 
 
-@pytest.mark.parametrize(("shape", "first"), [((2, 3, 4), 0), ((3, 1, 1), 7), ((1, 1, 3), 2), ((2, 5, 2), 31)])
-def test_the_network_is_that_of_plain_numbers(shape: tuple[int, int, int], first: int) -> None:
+def in_the_middle(ids: np.ndarray, learned: Network) -> np.ndarray:
+    """The same ids, but for free symbols."""
+    symbols = to_symbols(ids, learned.parts)
+    symbols[..., learned.tied :] = learned.config.middle
+    return to_ids(symbols, learned.parts, ids.dtype.str)
+
+
+def in_blocks(ids: np.ndarray, learned: Network) -> np.ndarray:
+    """The same ids, but for free symbols, which are those of the first cell of their block."""
+    symbols, size = to_symbols(ids, learned.parts), learned.config.block
+    rows, columns = (np.arange(n) // size * size for n in ids.shape[1:])
+    symbols[..., learned.tied :] = symbols[:, rows][:, :, columns][..., learned.tied :]
+    return to_ids(symbols, learned.parts, ids.dtype.str)
+
+
+@pytest.mark.parametrize(
+    ("shape", "first", "free", "block"),
+    [
+        ((2, 3, 4), 0, 0, 1),
+        ((3, 1, 1), 7, 0, 1),
+        ((1, 1, 3), 2, 1, 1),
+        ((2, 5, 2), 31, 2, 2),
+        ((2, 9, 7), 5, 2, 1),
+        ((2, 11, 9), 2, 3, 2),
+    ],
+)
+def test_the_network_is_that_of_plain_numbers(
+    shape: tuple[int, int, int], first: int, free: int, block: int
+) -> None:
     """Weights at their limits, so that sums are as large as they get."""
-    config = PriorConfig(digits=(6, 3, 4, 300 // 60), stages=2, **{**SIZES, "joint": 18})
+    config = PriorConfig(digits=(6, 3, 4, 5), free=free, block=block, stages=2, **{**SIZES, "joint": 18})
     tensors = prior_tensors(config, 5, 127, 32767)
     learned = Network(config, tensors)
     theirs = plain.Prior(
-        {"digits": list(config.digits), "joint": 18, **{k: v for k, v in SIZES.items() if k != "joint"}},
+        {"digits": list(config.digits), "free": free, "block": block, **SIZES, "joint": 18},
         {name: t.tolist() for name, t in tensors.items()},
         first,
     )
     rng = np.random.default_rng(0)
     course = Course(learned, first)
-    for _ in range(2):
-        ids = rng.integers(0, config.vocabulary, shape)
+    for stage in range(2):
+        ids = rng.integers(0, config.vocabulary, shape).astype("<u2")
+        ids[:, :, : shape[2] // 2] = ids[:1, :1, :1]  # copied, in part
+        ids = in_the_middle(ids, learned) if stage else in_blocks(ids, learned)
         encoder = rans.Encoder()
-        course.run(to_symbols(ids.astype("<u2"), learned.parts), encoder.code)
+        course.run(to_symbols(ids, learned.parts), encoder.code)
         assert theirs.stage(*shape, stream=encoder.finish(1)) == ids.ravel().tolist()
 
 
@@ -173,6 +212,10 @@ def test_what_could_be_inexact_is_refused() -> None:
     config = PriorConfig(digits=(5, 5), features=512, state=64, embedding=64, hidden=4)
     with pytest.raises(ModelError, match=r"sums of a prior \(remember\) may reach"):
         Network(config, {name: np.full_like(t, 127) for name, t in prior_tensors(config).items()})
+    config = PriorConfig(digits=(5, 5), free=1, features=3, state=3, embedding=3, hidden=1000)
+    gates = {name: np.full_like(t, 127 * (name == "copy")) for name, t in prior_tensors(config).items()}
+    with pytest.raises(ModelError, match=r"sums of a prior \(tell\) may reach 145161000"):
+        Network(config, gates)  # nine cells that may be copied from
     odd = prior_tensors(PRIOR) | {"mix": np.zeros((3, 3), np.int8)}
     with pytest.raises(ModelError, match="first at mix"):
         Network(PRIOR, odd)
@@ -184,7 +227,17 @@ def test_what_could_be_inexact_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"digits": ()}, {"digits": (257,)}, {"digits": (0,)}, {"hidden": 0}, {"stages": 65}, {"digits": (256,) * 8}],
+    [
+        {"free": 2},
+        {"free": -1},
+        {"block": 0},
+        {"digits": ()},
+        {"digits": (257,)},
+        {"digits": (0,)},
+        {"hidden": 0},
+        {"stages": 65},
+        {"digits": (256,) * 8},
+    ],
     ids=str,
 )
 def test_configs_that_make_no_sense(changes: dict[str, object]) -> None:
@@ -283,13 +336,43 @@ def test_few_bytes_are_never_much_work() -> None:
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.binary(max_size=60))
-def test_any_bytes_are_ids_or_an_error(payload: bytes) -> None:
+@given(st.binary(max_size=60), st.sampled_from([TINY, LOOSE]), st.integers(0, 1))
+def test_any_bytes_are_ids_or_an_error(payload: bytes, learned: Network, stage: int) -> None:
+    course = Course(learned, 0)
+    for _ in range(stage):
+        course.skip(np.zeros((2, 3, 2), "<u2"))
     try:
-        ids = prior.expand(bytes([prior.LEARNED, 0]) + payload, (2, 3, 2), "<u2", Course(TINY, 0))
+        ids = prior.expand(bytes([prior.LEARNED, 0]) + payload, (2, 3, 2), "<u2", course)
     except FormatError:
         return
     assert ids.shape == (2, 3, 2) and ids.dtype == "<u2" and int(ids.max()) < 1000
+    if stage and learned is LOOSE:
+        assert (ids // 40 == 12).all()
+
+
+def test_free_symbols_above_the_first_stage_cost_nothing() -> None:
+    """In the middle they are not told at all; elsewhere the stage is stored as in lzma mode; those after it work."""
+    rng = np.random.default_rng(0)
+    shape, batches = (3, 9, 8), []
+    any_ids = rng.integers(0, 1000, shape).astype("<u2")
+    middle = in_the_middle(any_ids, LOOSE)
+    course = Course(LOOSE, 0)
+
+    def count(ends: Numbers, symbols: Numbers) -> Numbers:
+        batches.append(len(symbols))
+        return symbols
+
+    for ids in (any_ids, middle):
+        course.run(to_symbols(ids, LOOSE.parts), count)
+    turns = [6, 4, 6, 4, 16, 20, 16]  # cells
+    assert batches[:14] == [cells for cells in turns for _ in range(2)]
+    assert len(batches) == 3 * (14 + 4 * 2) + 3 * 4 * 2  # three latent frames; two other symbols in four passes
+    assert np.array_equal(in_the_middle(middle, LOOSE), middle)
+    writing, reading = Course(LOOSE, 0), Course(LOOSE, 0)
+    for stage, ids in enumerate((any_ids, any_ids, middle)):
+        payload = prior.squeeze(ids, writing)
+        assert stage != 1 or payload[0] != prior.LEARNED
+        assert np.array_equal(prior.expand(payload, shape, "<u2", reading), ids)
 
 
 def test_config_in_the_file_is_json() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from token_files import make_header, prior_tensors
 
 from vidtok.bitstream import priors
@@ -21,9 +24,11 @@ from vidtok.bitstream.writer import TokenWriter
 from vidtok.errors import ConfigError, ModelError
 from vidtok.training import run
 from vidtok.training.ids import TokenData, find_files
+from vidtok.training.inherit import inherit
 from vidtok.training.quantized import QuantizedNetwork
 
 LEVELS = (8, 5, 5)
+SIZES = {"period": 32, "embedding": 6, "state": 5, "features": 12, "hidden": 8}
 CONFIG = """
 kind = "prior"
 name = "made-up"
@@ -48,18 +53,30 @@ warmup_steps = 2
 """
 
 
-def write_ids(path: Path, seed: int, latents: int = 9, **changes: Any) -> Path:
-    """Two stages: digits that mostly stay from one latent frame to the next, and the same ids with a digit changed."""
+def write_ids(
+    path: Path, seed: int, latents: int = 9, free: tuple[int, ...] = (), above: bool = False, **changes: Any
+) -> Path:
+    """Two stages: digits that mostly stay from one latent frame to the next, and the same ids with a digit changed.
+
+    Free ones are the same over 4 x 4 cells, and above the first stage (unless `above`) those in the middle.
+    """
     header = make_header(
-        vocabulary=200, digits=LEVELS, codebooks=2, quality=2, grid_height=8, grid_width=10, width=80, height=64,
+        vocabulary=200 * math.prod(free), digits=(*LEVELS, *free), codebooks=2, quality=2,
+        grid_height=8, grid_width=10, width=80, height=64,
         chunk_latents=4, **changes,
     )  # fmt: skip
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 200, (latents, 8, 10))
     for t in range(1, latents):
         ids[t] = np.where(rng.random((8, 10)) < 0.9, (ids[t - 1] + 1) % 200, ids[t])
+    stages = [ids, ids // 8 * 8 + rng.integers(0, 2, ids.shape)]
+    unit = 200
+    for levels in free:
+        wide = rng.integers(0, levels, (latents, 2, 3)).repeat(4, 1).repeat(4, 2)[:, :8, :10]
+        stages = [stages[0] + unit * wide, stages[1] + unit * (wide if above else levels // 2)]
+        unit *= levels
     with TokenWriter(path, header) as sink:
-        sink.write(np.stack([ids, ids // 8 * 8 + rng.integers(0, 2, ids.shape)], -1), range(4 * latents - 3))
+        sink.write(np.stack(stages, -1), range(4 * latents - 3))
     return path
 
 
@@ -89,9 +106,14 @@ class Bits:
         return symbols
 
 
-def test_the_trained_network_is_the_integer_one() -> None:
+@pytest.mark.parametrize(
+    ("digits", "free", "block"),
+    [((8, 5, 5, 3), 0, 1), ((8, 5, 5, 3, 9, 4), 2, 1), ((8, 5, 9), 1, 1), ((8, 5, 9, 4), 2, 2)],
+)
+def test_the_trained_network_is_the_integer_one(digits: tuple[int, ...], free: int, block: int) -> None:
     """Bits of torch's network are those of the shares that numpy finds, but for how shares are rounded."""
-    what = PriorConfig(digits=(8, 5, 5, 3), stages=2, period=3, embedding=7, state=6, features=16, hidden=5)
+    sizes = {"stages": 2, "period": 3, "embedding": 7, "state": 6, "features": 16, "hidden": 5}
+    what = PriorConfig(digits=digits, free=free, block=block, **sizes)
     torch.manual_seed(0)
     trained = QuantizedNetwork(what)
     with torch.no_grad():
@@ -101,7 +123,11 @@ def test_the_trained_network_is_the_integer_one() -> None:
     assert all(np.unique(t).size > 2 for t in tensors.values())
     learned = Network(what, tensors)
     rng = np.random.default_rng(0)
-    symbols = np.stack([rng.integers(0, n, (1, 3, 4, 6, 2)) for n in what.levels], -1)
+    symbols = np.stack([rng.integers(0, n, (1, 3, 6, 10, 2)) for n in what.levels], -1)
+    symbols[:, :, 2:, :4, :, what.tied :] = symbols[:, :1, 2:3, :1, :, what.tied :]  # some that are the same
+    symbols[..., 1, what.tied :] = what.middle
+    for y, x in itertools.product(range(block), repeat=2):
+        symbols[:, :, y::block, x::block, :, what.tied :] = symbols[:, :, ::block, ::block, :, what.tied :]
     nats = trained(torch.from_numpy(symbols), 5)
     assert nats.shape == symbols.shape
     course = Course(learned, 5)
@@ -110,8 +136,10 @@ def test_the_trained_network_is_the_integer_one() -> None:
         course.run(symbols[0, ..., k, :].copy(), bits.code)
         found = float(np.concatenate(bits.found).sum())
         assert found == pytest.approx(float(nats[..., k, :].detach().sum()) / np.log(2), rel=2e-3)
+    assert not nats[..., 1, what.tied :].detach().any() and (nats[:, :, ::block, ::block, 0, what.tied :] > 0).all()
     nats.mean().backward()
-    assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in trained.parameters())
+    still = {name for name, p in trained.named_parameters() if p.grad is None or not p.grad.any()}
+    assert still == ({"free_before"} if free == 1 else set())  # of use to later free symbols only
 
 
 def test_loaded_tensors_are_those_that_were_saved(tmp_path: Path) -> None:
@@ -190,6 +218,72 @@ def test_batches_follow_from_seed_and_step(tokens: Path) -> None:
         places.add(place)
     assert shapes == {(3, 4), (3, 3), (3, 1)} and places == {0, 4, 8}
     assert data.batch(0, 1, 1, 64)[0].shape[2:4] == (8, 8)
+
+
+def test_a_prior_starts_from_another(tmp_path: Path) -> None:
+    """From a prior's file or a run, whose floats are better; what is new leaves the old symbols as they were."""
+    old = PriorConfig(digits=(8, 5, 5), joint=8, stages=1, **SIZES)
+    torch.manual_seed(0)
+    first = QuantizedNetwork(old)
+    file, run_file = tmp_path / ("old" + priors.SUFFIX), tmp_path / "last.safetensors"
+    file.write_bytes(priors.to_bytes(old, first.tensors(), model_id="0" * 64))
+    floats = {f"averaged.{name}": t for name, t in first.state_dict().items()}
+    run_file.write_bytes(save(floats, {"run": json.dumps({"config": {"kind": "prior"}})}))
+    for path in (file, run_file):
+        same = QuantizedNetwork(old)
+        assert inherit(same, path) == "new: nothing"
+        assert all((t == first.tensors()[name]).all() for name, t in same.tensors().items())
+    assert all((same.state_dict()[name] == t).all() for name, t in first.state_dict().items())  # of the run
+    more = QuantizedNetwork(PriorConfig(digits=(8, 5, 5, 7), free=1, joint=8, stages=2, **SIZES))
+    said = inherit(more, file)
+    assert "tell from row 18" in said and "known_stage from row 1" in said and "embed," not in said.split("free_")[0]
+    symbols = torch.from_numpy(np.random.default_rng(0).integers(0, 5, (1, 3, 4, 6, 1, 4)))
+    assert torch.equal(more(symbols, 2)[..., :3], first(symbols[..., :3], 2))
+    other = QuantizedNetwork(PriorConfig(digits=(3, 5), joint=3, stages=1, **SIZES))
+    assert "tell," in inherit(other, file)
+    run_file.write_bytes(save(floats, {"run": json.dumps({"config": {"kind": "tokenizer"}})}))
+    with pytest.raises(ConfigError, match="neither a prior nor"):
+        inherit(more, run_file)
+    run_file.write_bytes(b"")
+    for broken in (run_file, tmp_path / "gone"):
+        with pytest.raises(ModelError, match="cannot be read"):
+            inherit(more, broken)
+
+
+def test_a_run_with_free_digits_starts_from_another(tmp_path: Path) -> None:
+    """Digits that stay the same over areas cost little at once; where they may not be, the file is refused."""
+    what = PriorConfig(digits=LEVELS, stages=2, **SIZES)
+    start = tmp_path / ("start" + priors.SUFFIX)
+    start.write_bytes(priors.to_bytes(what, prior_tensors(what, weight=20), model_id="0" * 64))
+    for seed in range(2):
+        write_ids(tmp_path / f"{seed}.vtok", seed, free=(7, 9))
+    said: list[str] = []
+    settings = ["model.free=2", "model.block=2", f"init={start}", "validate_every=3"]
+    settings.append(f'data.validation=["{tmp_path / "0.vtok"}"]')
+    path = config(tmp_path, tmp_path)
+    found = priors.read(run(path, settings, output=tmp_path / "run", threads=1, warn=said.append))
+    assert (found.config.digits, found.config.free) == ((*LEVELS, 7, 9), 2)
+    assert len(said) == 1 and "started from" in said[0] and "tell from row 33" in said[0]
+    data = TokenData(find_files([str(tmp_path / "0.vtok")]), 4, 32, 2, 2)
+    cells = data.symbols[0][:4, ..., :1, -2:].copy()
+    bits, plain = Bits(), Bits()
+    course = Course(found, 0)
+    symbols = data.symbols[0][:4, ..., 0, :].copy()
+    course.run(symbols, bits.code)
+    assert np.array_equal(symbols[..., -2:], cells[..., 0, :])
+    apart = np.random.default_rng(0).integers(0, 5, symbols.shape)
+    apart[..., -2:] = apart[:, ::2, ::2, -2:].repeat(2, 1).repeat(2, 2)
+    Course(found, 0).run(apart, plain.code)
+    told = [np.concatenate([b for k, b in enumerate(kept.found) if is_free(k)]).mean() for kept in (bits, plain)]
+    assert told[0] < 0.7 * told[1]
+    write_ids(tmp_path / "2.vtok", 2, free=(7, 9), above=True)
+    with pytest.raises(ConfigError, match="or not in the middle"):
+        run(path, settings, output=tmp_path / "other")
+
+
+def is_free(batch: int) -> bool:
+    """Of a latent frame's batches, the first are two free symbols in each of seven turns, then come 2 in 4 passes."""
+    return batch % (7 * 2 + 4 * 2) < 7 * 2
 
 
 def test_ids_that_cannot_be_trained_on(tokens: Path, tmp_path: Path) -> None:

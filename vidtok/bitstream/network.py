@@ -14,6 +14,8 @@ before (M2T, Mentzer et al. 2023, arXiv 2304.07313, shows that a fixed schedule 
     3 1 3 1
     0 2 0 2
 
+Free symbols, those at the end of an id that have nothing to do with its first one, are told before all others (`free`).
+
 Every number is an integer: weights of 8 bits, values 0 to 127. They are held in float32, where products and sums are
 exact in any order as long as sums stay below 2^24, which `Network` checks for each output; so matrix products may run
 on any BLAS with any number of threads. Who multiplies otherwise is found out when a network is loaded.
@@ -32,6 +34,7 @@ import numpy.typing as npt
 
 from vidtok.bitstream.adaptive import Part, parts
 from vidtok.bitstream.header import MAX_DIGITS
+from vidtok.bitstream.lattice import NEAR, ORDER, SOURCES
 from vidtok.bitstream.rans import TOTAL
 from vidtok.errors import ConfigError, ModelError
 
@@ -46,14 +49,6 @@ TILE = 1024  # cells whose surroundings are gathered at once
 MAX_LEVELS = 256  # of a symbol
 MAX_WEIGHTS = 1 << 26  # 256 MiB of float32
 
-ORDER = ((0, 0), (1, 1), (0, 1), (1, 0))  # (y, x) of the passes' first cells
-NEAR: tuple[tuple[tuple[int, int], ...], ...] = (  # by pass, the (y, x) distances of neighbours that are known
-    (),
-    ((-1, -1), (-1, 1), (1, -1), (1, 1)),
-    ((-1, 0), (0, -1), (0, 1), (1, 0)),
-    ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)),
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig:
@@ -61,6 +56,8 @@ class PriorConfig:
 
     digits: tuple[int, ...]  # levels of an id's digits, fastest first
     stages: int = 1  # at most, of an id
+    free: int = 0  # digits at the end that have nothing to do with the first; above the first stage in the middle
+    block: int = 1  # cells a side of the blocks in which free digits are the same, from (0, 0) on
     joint: int = 32  # digits are taken together, one after the other, as long as they have so many levels at most
     period: int = 32  # latent frames of a segment that are told apart, again and again
     embedding: int = 48  # values that stand for an id
@@ -69,7 +66,7 @@ class PriorConfig:
     hidden: int = 48  # values of each symbol, before its frequencies
 
     def __post_init__(self) -> None:
-        limits = {"stages": 64, "joint": MAX_LEVELS, "period": 4096}
+        limits = {"stages": 64, "block": 16, "joint": MAX_LEVELS, "period": 4096}
         limits |= dict.fromkeys(("embedding", "state", "features", "hidden"), 1024)
         for name, limit in limits.items():
             if not 1 <= getattr(self, name) <= limit:
@@ -78,6 +75,8 @@ class PriorConfig:
             raise ConfigError(f"a prior is for ids of 1 to {MAX_DIGITS} digits, got {len(self.digits)}")
         if min(self.digits) < 1 or max(self.digits) > MAX_LEVELS:
             raise ConfigError(f"a prior is for ids with digits of 1 to {MAX_LEVELS} levels, got {list(self.digits)}")
+        if not 0 <= self.free < len(self.digits):
+            raise ConfigError(f"of {len(self.digits)} digits 0 to {len(self.digits) - 1} can be free, got {self.free}")
         if self.vocabulary > 1 << 62:
             raise ConfigError(f"a prior is for vocabularies of 2^62 at most, got {self.vocabulary}")
         weights = sum(math.prod(shape) for _, shape in self.shapes().values())
@@ -91,14 +90,25 @@ class PriorConfig:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """Of the symbols: digits, taken together where they are small."""
+        """Of the symbols: digits, taken together where they are small; free ones by themselves."""
         found: list[int] = []
-        for digit in self.digits:
+        tied = len(self.digits) - self.free
+        for digit in self.digits[:tied]:
             if found and found[-1] * digit <= self.joint:
                 found[-1] *= digit
             else:
                 found.append(digit)
-        return tuple(found)
+        return (*found, *self.digits[tied:])
+
+    @property
+    def tied(self) -> int:
+        """How many symbols are not free."""
+        return len(self.levels) - self.free
+
+    @property
+    def middle(self) -> tuple[int, ...]:
+        """What free symbols are in stages above the first."""
+        return tuple(levels // 2 for levels in self.levels[self.tied :])
 
     @property
     def parts(self) -> list[Part]:
@@ -107,14 +117,17 @@ class PriorConfig:
 
     @property
     def rows(self) -> tuple[int, ...]:
-        """How many rows each symbol has in tables: one for each level, and together with each level of the first."""
-        first, *others = self.levels
+        """How many rows each symbol has in tables: one for each level, and together with each level of the first.
+
+        Free ones have tables of their own.
+        """
+        first, *others = self.levels[: self.tied]
         return (first, *(first * n for n in others))
 
     def shapes(self) -> dict[str, tuple[type[np.signedinteger], tuple[int, ...]]]:
         """Type and shape of each tensor."""
         levels, rows = sum(self.levels), sum(self.rows)
-        both, wide = self.state + self.embedding, (len(self.levels) - 1) * self.hidden
+        both, wide = self.state + self.embedding, (self.tied - 1) * self.hidden
         found: dict[str, tuple[type[np.signedinteger], tuple[int, ...]]] = {
             "embed": (np.int16, (rows, self.embedding)),
             "remember": (np.int8, (9 * both, self.state)),
@@ -135,7 +148,21 @@ class PriorConfig:
             "tell": (np.int8, (levels, self.hidden)),
             "tell_bias": (np.int16, (levels,)),
         }
-        return found
+        return found | self._free_shapes() if self.free else found
+
+    def _free_shapes(self) -> dict[str, tuple[type[np.signedinteger], tuple[int, ...]]]:
+        rows, wide = sum(self.levels[self.tied :]), self.free * self.hidden
+        gates = self.free * sum(SOURCES) * 2
+        return {
+            "free_embed": (np.int16, (rows, self.embedding)),
+            "free_known": (np.int16, (rows, self.features)),
+            "free_pass": (np.int16, (1, self.features)),
+            "free": (np.int8, (self.features, wide)),
+            "free_bias": (np.int16, (wide,)),
+            "free_before": (np.int16, (rows, wide)),
+            "copy": (np.int8, (gates, self.hidden)),
+            "copy_bias": (np.int16, (gates,)),
+        }
 
 
 def exponentials() -> tuple[int, ...]:
@@ -182,7 +209,7 @@ class Network:
 
     def __init__(self, config: PriorConfig, tensors: Mapping[str, npt.NDArray[np.signedinteger]]) -> None:
         self.config, self.tensors = config, dict(tensors)
-        self.parts, self.levels = config.parts, config.levels
+        self.parts, self.levels, self.tied = config.parts, config.levels, config.tied
         wanted = config.shapes()
         found = {name: (t.dtype.type, t.shape) for name, t in tensors.items()}
         if found != wanted:
@@ -194,15 +221,29 @@ class Network:
         self._levels, self._rows = slices(self.levels), slices(config.rows)
         taps = np.cumsum((0, *map(len, NEAR))) * config.embedding
         self._near = [self._t["near"][a:b] for a, b in itertools.pairwise(taps)]
+        self._free_rows = slices(self.levels[self.tied :])
+        self._gates = slices([2 * count for count in SOURCES] * config.free)  # of each free symbol, of each turn
 
     # --- from ids to values ---------------------------------------------------------------------
 
-    def embed(self, symbols: npt.NDArray[np.integer]) -> Values:
-        """Symbols (..., n) -> (..., embedding)."""
+    def embed(self, symbols: npt.NDArray[np.integer], stage: int) -> Values:
+        """Symbols (..., n) -> (..., embedding); free ones count in the first stage only."""
         total = np.zeros((*symbols.shape[:-1], self.config.embedding), np.float32)
-        for k in range(len(self.levels)):
+        for k in range(self.tied):
             total += self.rows("embed", k, symbols[..., 0], symbols[..., k])
+        if stage == 0:
+            self.add_free("free_embed", symbols[..., self.tied :], total)
         return clip(total)
+
+    def add_free(self, name: str, symbols: npt.NDArray[np.integer], total: Values) -> None:
+        """Add the rows of free symbols (..., free) in a table to `total`."""
+        for k in range(self.config.free):
+            total += self.free_rows(name, k, symbols[..., k])
+
+    def free_rows(self, name: str, k: int, symbols: npt.NDArray[np.integer]) -> Values:
+        """Of a table: those of the k-th free symbols."""
+        found: Values = self._t[name][self._free_rows[k]].take(symbols, 0)
+        return found
 
     def rows(self, name: str, k: int, first: npt.NDArray[np.integer], own: npt.NDArray[np.integer]) -> Values:
         """Of a table: those of the k-th symbols of ids whose first symbols are `first`."""
@@ -278,10 +319,39 @@ class Network:
 
     def shares(self, sums: Values, k: int) -> Numbers:
         """Where the levels of symbol k start, see `shares`, from sums (n, hidden)."""
-        hidden, levels = squash(sums), self._levels[k]
-        logits = self._t["tell"][levels] @ hidden.T + self._t["tell_bias"][levels, None]
-        logits *= 2.0**-SHIFT
-        return shares(np.floor(logits, out=logits))
+        return _shares(self._told(squash(sums), k))
+
+    def _told(self, hidden: Values, k: int) -> Values:
+        """Sums (levels, n) that become the logits of symbol k, from its values (n, hidden)."""
+        levels = self._levels[k]
+        sums: Values = self._t["tell"][levels] @ hidden.T
+        sums += self._t["tell_bias"][levels, None]
+        return sums
+
+    # --- free symbols ---------------------------------------------------------------------------
+
+    def free_sums(self, known: Values) -> Values:
+        """(..., free * hidden), from sums (..., features) of what is known before a latent frame."""
+        sums: Values = squash(known + self._t["free_pass"][0]) @ self._t["free"]
+        sums += self._t["free_bias"]
+        return sums
+
+    def free_shares(self, sums: Values, k: int, turn: int, others: Numbers, same: npt.NDArray[np.bool_]) -> Numbers:
+        """Where the levels of the k-th free symbols of n cells start, (levels + 1, n), see `shares`.
+
+        From sums (n, free * hidden). `others` (sources, n): this symbol of the cells that it may be copied from, -1
+        where there is none; `same`: whether all earlier free symbols are as there.
+        """
+        size, count = self.config.hidden, len(sums)
+        hidden = squash(sums[:, k * size : (k + 1) * size].copy())
+        logits = np.zeros((self.levels[self.tied + k] + 1, count), np.float32)  # the last one is for -1
+        logits[:-1] = self._told(hidden, self.tied + k)
+        gates = self._gates[k * len(SOURCES) + turn]
+        weights = self._t["copy"][gates] @ hidden.T + self._t["copy_bias"][gates, None]
+        places = np.arange(count)
+        for other, weight in zip(others, np.where(same, weights[0::2], weights[1::2]), strict=True):
+            logits[other, places] += weight
+        return _shares(logits[:-1])
 
 
 class Cells:
@@ -305,6 +375,12 @@ class Cells:
             self._first, self._sums = symbols, self._network.other_sums(self._mixed, symbols)
         else:
             self._sums += self._network.rows("before", k, self._first, symbols)
+
+
+def _shares(logits: Values) -> Numbers:
+    """Of sums (levels, n), in place: divided by 2^SHIFT they are logits."""
+    logits *= 2.0**-SHIFT
+    return shares(np.floor(logits, out=logits))
 
 
 def slices(sizes: Sequence[int]) -> list[slice]:
@@ -340,16 +416,16 @@ def _check_sums(config: PriorConfig, tensors: Mapping[str, npt.NDArray[np.signed
         found: Numbers = sizes.sum(axis, np.int64) * MAX
         return found
 
-    def largest(name: str) -> Numbers:
+    def largest(name: str, counts: Sequence[int] = config.rows) -> Numbers:
         """Of rows that are added up, one for each symbol."""
         rows = size(name)
-        found: Numbers = sum((rows[own].max(0) for own in slices(config.rows)), np.zeros(rows.shape[1], np.int64))
+        found: Numbers = sum((rows[own].max(0) for own in slices(counts)), np.zeros(rows.shape[1], np.int64))
         return found
 
     near = np.split(size("near"), np.cumsum([len(taps) * config.embedding for taps in NEAR])[:-1])
     bias = sum(size(f"known_{of}").max(0) for of in ("stage", "phase", "first", "pass"))
     around = np.max([total(part) for part in near], 0)
-    others = size("others").reshape(config.levels[0], config.features, (len(config.levels) - 1) * config.hidden)
+    others = size("others").reshape(config.levels[0], config.features, (config.tied - 1) * config.hidden)
     bounds = {
         "remember": total(size("remember")) + size("remember_stage").max(0),
         "known": total(size("known")) + total(size("below")) + around + bias,
@@ -359,6 +435,14 @@ def _check_sums(config: PriorConfig, tensors: Mapping[str, npt.NDArray[np.signed
         "tell": total(size("tell"), 1) + size("tell_bias"),
         "embed": largest("embed"),
     }
+    if config.free:
+        free = config.levels[config.tied :]
+        gates = (total(size("copy"), 1) + size("copy_bias")).reshape(config.free, sum(SOURCES), 2).max(2)
+        copied = [gates[:, turn].sum(1).max() for turn in slices(SOURCES)]
+        bounds["known"] = bounds["known"] + largest("free_known", free) + size("free_pass")[0]
+        bounds["free"] = total(size("free")) + size("free_bias") + largest("free_before", free)
+        bounds["tell"] = bounds["tell"] + np.max(copied)
+        bounds["embed"] = bounds["embed"] + largest("free_embed", free)
     for name, bound in bounds.items():
         most = int(np.max(bound, initial=0))
         if most >= EXACT:

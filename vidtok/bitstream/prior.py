@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from vidtok.bitstream import adaptive, lz
+from vidtok.bitstream import adaptive, free, lz
 from vidtok.bitstream.bits import Ids
-from vidtok.bitstream.network import ORDER, Bytes, Network, Numbers
+from vidtok.bitstream.lattice import ORDER
+from vidtok.bitstream.network import Bytes, Network, Numbers
 from vidtok.bitstream.rans import MAX_LOG_LANES, Decoder, Encoder
 from vidtok.errors import FormatError
 
@@ -43,9 +44,12 @@ class Course:
     def run(self, symbols: Symbols, code: Coder) -> None:
         """Go through a stage: `code(ends, symbols)` gets shares and symbols of n cells, and returns the symbols.
 
-        `symbols` (t, h, w, n) become what it returns.
+        `symbols` (t, h, w, n) become what it returns, and free ones above the first stage those in the middle.
         """
         net, stage = self.network, self.stages
+        tied = net.tied
+        if stage:
+            symbols[..., tied:] = net.config.middle
         t, h, w, _ = symbols.shape
         memory, before = [], net.blank(h, w)
         keep = stage < self._last
@@ -53,23 +57,31 @@ class Course:
             around = np.zeros((h + 3, w + 3, net.config.embedding), np.float32)  # a border, and one for odd sides
             below = next(self._below) if stage else None
             known = net.known(before, below, stage, self.first + now, now == 0)
+            if net.config.free and not stage:
+                own = symbols[now, ..., tied:]
+                free.tell(net, known, symbols[now - 1, ..., tied:] if now else None, own, code)
+                net.add_free("free_known", own, known)
             for number, (y, x) in enumerate(ORDER):
                 cells = symbols[now, y::2, x::2]
                 if not cells.size:
                     continue
                 flat = cells.reshape(-1, len(net.levels)).astype(np.int64)
                 told = net.cells(known, around, number)
-                for k, levels in enumerate(net.levels):
+                for k, levels in enumerate(net.levels[:tied]):
                     if levels > 1:
                         flat[:, k] = code(told.shares(k), flat[:, k])
                     told.tell(k, flat[:, k])
                 cells[:] = flat.reshape(cells.shape)
-                around[y + 1 : h + 1 : 2, x + 1 : w + 1 : 2] = net.embed(cells)
+                around[y + 1 : h + 1 : 2, x + 1 : w + 1 : 2] = net.embed(cells, stage)
             if keep or now + 1 < t:
                 before = net.remember(before, around[1 : h + 1, 1 : w + 1], stage)
             if keep:
                 memory.append(before)
         self._below, self.stages = _drain(memory), stage + 1
+
+    def codes(self, symbols: Symbols) -> bool:
+        """Whether symbols (t, h, w, n) can be those of the next stage, see `free.fit`."""
+        return free.fit(symbols, self.network.config, self.stages)
 
     def skip(self, ids: Ids) -> None:
         """Go through a stage whose ids (t, h, w) are known another way: no work, unless the next one wants to know."""
@@ -78,7 +90,7 @@ class Course:
     def _remembered(self, ids: Ids, stage: int) -> Iterator[Bytes]:
         net, before = self.network, self.network.blank(*ids.shape[1:])
         for now in ids:
-            before = net.remember(before, net.embed(adaptive.to_symbols(now, net.parts, np.uint8)), stage)
+            before = net.remember(before, net.embed(adaptive.to_symbols(now, net.parts, np.uint8), stage), stage)
             yield before
 
 
@@ -91,9 +103,12 @@ def _drain(memory: list[Bytes]) -> Iterator[Bytes]:
 
 def squeeze(part: Ids, course: Course) -> bytes:
     """Ids (t, h, w) of the next stage of a chunk to the smallest of the forms."""
-    config = course.network.config
+    config, symbols = course.network.config, adaptive.to_symbols(part, course.network.parts, np.uint8)
+    if not course.codes(symbols):
+        course.skip(part)
+        return lz.squeeze(part, config.vocabulary)
     encoder = Encoder()
-    course.run(adaptive.to_symbols(part, course.network.parts, np.uint8), encoder.code)
+    course.run(symbols, encoder.code)
     payload = bytes([LEARNED]) + encoder.finish(log_lanes(encoder.information(), part.shape))
     payload += bytes(max(0, -(-(part.size - FREE_IDS) // IDS_PER_BYTE) - len(payload) + 1))
     return min(lz.squeeze(part, config.vocabulary), payload, key=len)

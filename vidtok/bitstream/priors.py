@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,12 +43,18 @@ class PriorEntry:
 
 def content_id(config: PriorConfig, tensors: Tensors) -> str:
     """64 hexadecimal digits over config and tensors."""
-    digest = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True, separators=(",", ":")).encode())
+    digest = hashlib.sha256(json.dumps(_plain(config), sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\n{name} {tensor.dtype.name} {list(tensor.shape)}\n".encode())
         digest.update(np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+def _plain(config: PriorConfig) -> dict[str, Any]:
+    """The config as a file has it: without what later versions added, where it has no part."""
+    later = {"free": 0, "block": 1}
+    return {key: value for key, value in to_dict(config).items() if key not in later or value != later[key]}
 
 
 def to_bytes(config: PriorConfig, tensors: Tensors, *, model_id: str, description: str = "") -> bytes:
@@ -59,7 +66,7 @@ def to_bytes(config: PriorConfig, tensors: Tensors, *, model_id: str, descriptio
         "description": description,
         "model_id": model_id,
         "content_id": content_id(config, tensors),
-        "config": json.dumps(to_dict(config), sort_keys=True),
+        "config": json.dumps(_plain(config), sort_keys=True),
     }
     return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vidtok.bitstream.adaptive import to_symbols
+from vidtok.bitstream.free import fit
+from vidtok.bitstream.lattice import TURNS
 from vidtok.bitstream.network import PriorConfig
 from vidtok.bitstream.reader import TokenReader
 from vidtok.errors import ConfigError
@@ -42,11 +44,12 @@ def find_files(names: Sequence[str]) -> list[Path]:
 class TokenData:
     """The ids of some files of one model as symbols (t, h, w, K, n)."""
 
-    def __init__(self, files: Sequence[Path], latents: int, joint: int) -> None:
-        """Chunks hold `latents` latent frames; symbols as of `PriorConfig.joint`.
+    def __init__(self, files: Sequence[Path], latents: int, joint: int, free: int = 0, block: int = 1) -> None:
+        """Chunks hold `latents` latent frames; symbols as of `PriorConfig.joint`, `free` and `block`.
 
-        ConfigError where files are of several models, or their ids have no digits.
+        ConfigError where files are of several models, their ids have no digits, or free ones are not as they must be.
         """
+        self._sizes: dict[str, int] = {"joint": joint, "free": free, "block": block}
         self.files = list(files)
         self.model_id: str | None = None
         self.digits: tuple[int, ...] = ()
@@ -54,11 +57,11 @@ class TokenData:
         self.symbols: list[Symbols] = []
         self.stretches: list[Stretch] = []
         for file in self.files:
-            self._add(file, latents, joint)
+            self._add(file, latents)
         if not self.stretches:
             raise ConfigError("no token file to train on")
 
-    def _add(self, file: Path, latents: int, joint: int) -> None:
+    def _add(self, file: Path, latents: int) -> None:
         with TokenReader(file) as reader:
             header = reader.header
             digits = {header.stage_digits(k) for k in range(header.stages)}
@@ -72,8 +75,13 @@ class TokenData:
             ids = ids if header.codebooks else ids[..., None]
             if header.varying:  # only the stages that all segments have
                 ids = ids[..., (ids >= 0).all(axis=(0, 1, 2))]
-            parts = PriorConfig(digits=self.digits, joint=joint).parts
-            stages = [to_symbols(ids[..., k], parts).astype(np.uint8) for k in range(ids.shape[3])]
+            what = PriorConfig(digits=self.digits, **self._sizes)
+            stages = [to_symbols(ids[..., k], what.parts, np.uint8) for k in range(ids.shape[3])]
+            if not all(fit(stage, what, k) for k, stage in enumerate(stages)):
+                raise ConfigError(
+                    f"{file}: the last {what.free} digits are not the same in blocks of {what.block} cells a side, "
+                    "or not in the middle above the first stage"
+                )
             whole, segment = len(ids), reader.layout.segment_latents
         number = len(self.symbols)
         self.symbols.append(np.stack(stages, 3))
@@ -85,8 +93,10 @@ class TokenData:
     def batch(self, seed: int, step: int, count: int, size: int) -> tuple[Symbols, int]:
         """Symbols (B, T, s, s, K, n) and the number of their first latent frame: crops of stretches of one place.
 
-        All have as many latent frames as the shortest; s is `size`, or less where a grid is smaller, and even.
+        All have as many latent frames as the shortest; s is `size`, or less where a grid is smaller, and even. Where
+        symbols are free, crops lie on the lattice on which those are told.
         """
+        unit = TURNS[0].step * self._sizes["block"] if self._sizes["free"] else 1
         rng = np.random.default_rng([seed, step, 2])
         leader = self.stretches[int(rng.integers(len(self.stretches)))]
         same = [s for s in self.stretches if s.place == leader.place and s.latents >= leader.latents]
@@ -97,7 +107,7 @@ class TokenData:
         crops = []
         for s in chosen:
             full = self.symbols[s.file][s.start : s.start + leader.latents]
-            top, left = (int(rng.integers(n - side + 1)) for n in full.shape[1:3])
+            top, left = (unit * int(rng.integers((n - side) // unit + 1)) for n in full.shape[1:3])
             crops.append(full[:, top : top + side, left : left + side])
         stages = min(crop.shape[3] for crop in crops)
         return np.stack([crop[..., :stages, :] for crop in crops]), leader.place

@@ -25,6 +25,7 @@ from vidtok.config import apply_overrides, from_dict, load_toml, to_dict
 from vidtok.errors import ConfigError, ModelError
 from vidtok.training.distributed import World, joined
 from vidtok.training.ids import TokenData, find_files
+from vidtok.training.inherit import inherit
 from vidtok.training.monitor import find_bad
 from vidtok.training.optimizer import Optimizer, OptimizerConfig, schedule
 from vidtok.training.quantized import QuantizedNetwork
@@ -39,6 +40,8 @@ Progress = Callable[[dict[str, Any], int], None]
 class PriorSizes:
     """Sizes of the network; digits and stages are those of the token files. See `PriorConfig`."""
 
+    free: int = 0
+    block: int = 1
     joint: int = 32
     period: int = 32
     embedding: int = 48
@@ -61,6 +64,7 @@ class PriorTrainConfig:
     name: str  # of the model that it is for, which names the file
     description: str = ""
     seed: int = 0
+    init: str = ""  # what to start from: another prior, or the last.safetensors of a run; empty: nothing
     steps: int
     batch: int = 8  # stretches a step
     latents: int = 16  # of a stretch, at most: those that a chunk of a file has
@@ -86,7 +90,7 @@ class PriorTrainConfig:
             raise ConfigError(f"size is an even number of cells, got {self.size}")
 
 
-INNER = ("remember", "known", "below", "near", "mix", "first", "common.others")  # matrices for Muon
+INNER = ("remember", "known", "below", "near", "mix", "first", "common.others", "free")  # matrices for Muon
 
 PriorRun = Run[PriorTrainConfig, QuantizedNetwork]
 
@@ -123,7 +127,7 @@ def train(
     config: PriorTrainConfig, folder: Path, world: World, stop: StopSignal, progress: Progress, warn: Warn
 ) -> None:
     """The loop. ModelError when numbers are not finite `max_bad_steps` times in a row; the last checkpoint stays."""
-    data = TokenData(find_files(config.data.folders), config.latents, config.model.joint)
+    data = TokenData(find_files(config.data.folders), config.latents, **_symbols(config.model))
     run = _set_up(config, folder, data, world, warn)
     report, clock = _Report(run, folder, world, progress), _Clock(run.step)
     saved, bad = run.step, 0
@@ -227,6 +231,11 @@ class _Clock:
         return {"clips_per_second": config.batch / each, "seconds_left": each * (config.steps - step)}
 
 
+def _symbols(sizes: PriorSizes) -> dict[str, int]:
+    """How ids become symbols."""
+    return {"joint": sizes.joint, "free": sizes.free, "block": sizes.block}
+
+
 def _silent(*_: object) -> None:
     """Nobody is told."""
 
@@ -235,7 +244,7 @@ def validate(network: Network, config: PriorTrainConfig) -> dict[str, Any]:
     """Bits per id of the validation files, and of each stage: means over files."""
     rows = []
     for file in find_files(config.data.validation):
-        data = TokenData([file], config.latents, config.model.joint)
+        data = TokenData([file], config.latents, **_symbols(config.model))
         stages = np.zeros(data.stages)
         for stretch in data.stretches:
             symbols = data.symbols[0][stretch.start : stretch.start + stretch.latents]
@@ -265,7 +274,10 @@ def _set_up(config: PriorTrainConfig, folder: Path, data: TokenData, world: Worl
     torch.manual_seed(config.seed)
     what = PriorConfig(digits=data.digits, stages=data.stages, **to_dict(config.model))
     network, averaged = QuantizedNetwork(what), QuantizedNetwork(what)
-    network.start_from(torch.cat([torch.from_numpy(symbols).flatten(0, -2) for symbols in data.symbols]))
+    network.start_from([torch.from_numpy(symbols) for symbols in data.symbols])
+    last = folder / "last.safetensors"
+    if config.init and not last.exists():
+        warn(f"started from {config.init}; {inherit(network, Path(config.init))}")
     averaged.load_state_dict(network.state_dict())
     network.to(world.device)
     averaged.to(world.device).requires_grad_(False)
@@ -276,7 +288,7 @@ def _set_up(config: PriorTrainConfig, folder: Path, data: TokenData, world: Worl
 
     optimizer = Optimizer(network.named_parameters(), config.optimizer, lambda name, _: name in INNER)
     run = Run(config, network, averaged, optimizer, write, priors.SUFFIX)
-    if (folder / "last.safetensors").exists() and (changed := load_run(folder, run, world)):
+    if last.exists() and (changed := load_run(folder, run, world)):
         warn(f"resumed with other settings than before ({', '.join(changed)}): losses will not be as without a stop")
     world.share([t for module in (network, averaged) for t in module.state_dict().values()])
     return run

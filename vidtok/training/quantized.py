@@ -8,6 +8,7 @@ if it were not there (Bengio et al. 2013, arXiv 1308.3432), and stop where a lim
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vidtok.bitstream.network import MAX, NEAR, ORDER, SHIFT, PriorConfig, slices
+from vidtok.bitstream.free import NONE
+from vidtok.bitstream.lattice import NEAR, ORDER, REACH, SOURCES, TURNS
+from vidtok.bitstream.network import MAX, SHIFT, PriorConfig, slices
 
 UNIT = 64  # of values, per 1.0
 SUM = UNIT << SHIFT  # of sums of products, per 1.0
@@ -48,35 +51,50 @@ class QuantizedNetwork(nn.Module):
 
     def __init__(self, config: PriorConfig) -> None:
         super().__init__()
-        self.config, self.levels = config, config.levels
+        self.config, self.levels, self.tied = config, config.levels, config.tied
         both = config.state + config.embedding
         fan = {"remember": 9 * both, "known": 18 * both, "below": 18 * both, "near": 8 * config.embedding}
-        fan |= {"mix": config.features, "first": config.features, "others": config.features}
-        spread = {name: math.sqrt(2 / count) for name, count in fan.items()} | {"embed": 0.3, "tell": 0.01}
+        fan |= dict.fromkeys(("mix", "first", "others", "free"), config.features)
+        spread = {name: math.sqrt(2 / count) for name, count in fan.items()}
+        spread |= {"embed": 0.3, "tell": 0.01, "copy": 0.01}
         self.kinds = {name: kind for name, (kind, _) in config.shapes().items()}
         self.common = nn.ParameterDict()
         for name, (_, shape) in config.shapes().items():
             start = spread.get(name, 0.0)
             if name in ("embed", "before", "others"):
-                rows = config.features if name == "others" else sum(self.levels)
+                rows = config.features if name == "others" else sum(self.levels[: self.tied])
                 self.common[name] = nn.Parameter(torch.randn(rows, shape[1]) * start)
                 start = 0.0
-            self.register_parameter(name, nn.Parameter(torch.randn(shape) * start))
+            first = torch.ones(shape) if name == "copy_bias" else torch.randn(shape) * start  # a nat for each source
+            self.register_parameter(name, nn.Parameter(first))
 
     def scale(self, name: str) -> float:
         """Integers per 1.0 of a parameter."""
-        return {"embed": UNIT, "tell_bias": NATS}.get(name, SCALES[self.kinds[name]])
+        special = {"embed": UNIT, "free_embed": UNIT, "tell_bias": NATS, "copy_bias": NATS}
+        return special.get(name, SCALES[self.kinds[name]])
 
     def whole(self, name: str) -> Tensor:
         """A parameter as integers (float tensor)."""
         limit = LIMITS[self.kinds[name]]
         parameter: Tensor = self.get_parameter(name)
-        if name == "others":
-            parameter = parameter + self.common[name].repeat(self.levels[0], 1)
-        elif name in self.common:
-            first, *others = self.common[name].split(self.levels)
-            parameter = parameter + torch.cat([first, *(table.repeat(self.levels[0], 1) for table in others)])
+        if name in self.common:
+            parameter = parameter + self.spread(name, self.common[name])
         return rounded(parameter * self.scale(name)).clamp(-limit, limit)
+
+    def spread(self, name: str, common: Tensor) -> Tensor:
+        """What all choices of the first symbol share, for each of them."""
+        if name == "others":
+            return common.repeat(self.levels[0], 1)
+        first, *others = common.split(self.levels[: self.tied])
+        return torch.cat([first, *(table.repeat(self.levels[0], 1) for table in others)])
+
+    def shared(self, name: str, table: Tensor) -> Tensor:
+        """The mean over choices of the first symbol of what `spread` makes; its own rows belong to it alone."""
+        first = self.levels[0]
+        if name == "others":
+            return table.unflatten(0, (first, -1)).mean(0)
+        own, *others = table.split(self.config.rows)
+        return torch.cat([torch.zeros_like(own), *(rows.unflatten(0, (first, -1)).mean(0) for rows in others)])
 
     @torch.no_grad()
     def tensors(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
@@ -84,18 +102,19 @@ class QuantizedNetwork(nn.Module):
         return {name: self.whole(name).cpu().numpy().astype(kind) for name, kind in self.kinds.items()}
 
     @torch.no_grad()
-    def start_from(self, symbols: Tensor) -> None:
-        """Let every symbol have its frequency in symbols (..., n) at first."""
+    def start_from(self, files: Sequence[Tensor]) -> None:
+        """Let every symbol have its frequency in files (t, h, w, K, n) at first; free ones that in the first stage."""
         start = 0
         for k, levels in enumerate(self.levels):
-            counts = torch.bincount(symbols[..., k].flatten().long(), minlength=levels) + 1.0
+            own = torch.cat([(file[..., k] if k < self.tied else file[..., 0, k]).flatten() for file in files])
+            counts = torch.bincount(own.long(), minlength=levels) + 1.0
             self.get_parameter("tell_bias")[start : start + levels] = (counts / counts.mean()).log()
             start += levels
 
     def forward(self, symbols: Tensor, first: int) -> Tensor:
         """Symbols (B, T, h, w, K, n), h and w even, whose first latent frame has that number in its segment -> nats.
 
-        Nats of each symbol, (B, T, h, w, K, n).
+        Nats of each symbol, (B, T, h, w, K, n): 0 of free ones above the first stage.
         """
         whole = {name: self.whole(name) for name in self.kinds}
         below = None
@@ -111,7 +130,8 @@ class QuantizedNetwork(nn.Module):
         """Nats (B, T, h, w, n), and what is remembered after each latent frame, (B, T, C, h, w)."""
         b, t, h, w, _ = symbols.shape
         size = self.config.state
-        embedded = self._embed(symbols, whole["embed"])  # (B, T, h, w, E)
+        free = symbols[..., self.tied :].long()
+        embedded = self._embed(symbols[..., : self.tied], free if stage == 0 else None, whole)  # (B, T, h, w, E)
         ids = embedded.movedim(4, 2)
         kernel = _kernel(whole["remember"], size + self.config.embedding)
         fresh = F.conv2d(_flat(ids), kernel[:, size:], padding=1).view(b, t, size, h, w)
@@ -130,15 +150,70 @@ class QuantizedNetwork(nn.Module):
         bias = whole["known_stage"][stage] + whole["known_phase"][place]  # (T, F)
         bias = torch.cat([bias[:1] + whole["known_first"], bias[1:]])
         known = known.view(b, t, -1, h, w).movedim(2, 4) + bias[:, None, None]
-        return self._nats(known, embedded, symbols, whole), memory
+        nats = torch.zeros(free.shape, device=known.device)
+        if stage == 0 and self.config.free:
+            nats = self._tell_free(known, free, whole)
+            known = known + self._free_rows(free, whole["free_known"])
+        return torch.cat([self._nats(known, embedded, symbols[..., : self.tied], whole), nats], -1), memory
 
-    def _embed(self, symbols: Tensor, table: Tensor) -> Tensor:
-        return F.embedding(self._rows(symbols.long()), table).sum(-2).clamp(0, MAX)
+    def _embed(self, symbols: Tensor, free: Tensor | None, whole: dict[str, Tensor]) -> Tensor:
+        found = F.embedding(self._rows(symbols.long()), whole["embed"]).sum(-2)
+        if free is not None and self.config.free:
+            found = found + self._free_rows(free, whole["free_embed"])
+        return found.clamp(0, MAX)
+
+    def _free_rows(self, free: Tensor, table: Tensor) -> Tensor:
+        """The sum of rows of free symbols (..., free)."""
+        starts = torch.tensor([rows.start for rows in slices(self.levels[self.tied :])], device=free.device)
+        return F.embedding(free + starts, table).sum(-2)
+
+    def _tell_free(self, known: Tensor, free: Tensor, whole: dict[str, Tensor]) -> Tensor:
+        """Nats (B, T, h, w, free) of free symbols, from sums (B, T, h, w, F): all are those of blocks' first cells."""
+        every, cells = known.new_zeros(free.shape), slice(None, None, self.config.block)
+        known, free = known[:, :, cells, cells], free[:, :, cells, cells]
+        sums = squash(known + whole["free_pass"][0]) @ whole["free"] + whole["free_bias"]
+        past = F.pad(free[:, :-1], (0, 0, 0, 0, 0, 0, 1, 0), value=NONE)
+        plane = F.pad(free, (0, 0, REACH, REACH, REACH, REACH), value=NONE)
+        nats = known.new_empty(free.shape)
+        for number, turn in enumerate(TURNS):
+            here = (slice(None), slice(None), *turn.cells)
+            own = free[here]
+            if not own.numel():
+                continue
+            h, w = own.shape[2:4]
+            near = [plane[(slice(None), slice(None), *turn.neighbours(dy, dx, h, w))] for dy, dx in turn.near]
+            others = torch.stack([past[here], *near], -1)  # (B, T, h, w, free, sources)
+            told = self._told_free(sums[here].flatten(0, 3), own.flatten(0, 3), others.flatten(0, 3), number, whole)
+            nats[here] = told.view(own.shape)
+        every[:, :, cells, cells] = nats
+        return every
+
+    def _told_free(self, sums: Tensor, free: Tensor, others: Tensor, turn: int, whole: dict[str, Tensor]) -> Tensor:
+        """Nats (N, free) of a turn's cells, which may be copied from `others` (N, free, sources)."""
+        size, found = self.config.hidden, []
+        gates = slices([2 * count for count in SOURCES] * self.config.free)
+        levels = slices(self.levels)[self.tied :]
+        rows = slices(self.levels[self.tied :])
+        same = torch.ones_like(others[:, 0], dtype=torch.bool)
+        for k, level in enumerate(levels):
+            hidden = squash(sums[:, k * size : (k + 1) * size])
+            logits = hidden @ whole["tell"][level].T + whole["tell_bias"][level]
+            gate = gates[k * len(SOURCES) + turn]
+            weights = (hidden @ whole["copy"][gate].T + whole["copy_bias"][gate]).unflatten(1, (-1, 2))
+            weights = torch.where(same, weights[..., 0], weights[..., 1])
+            nowhere = logits.shape[1]
+            places = torch.where(others[:, k] == NONE, nowhere, others[:, k])
+            logits = F.pad(logits, (0, 1)).scatter_add(1, places, weights)[:, :nowhere]
+            logits = floored(logits * 2.0**-SHIFT) / 16
+            found.append(F.cross_entropy(logits, free[:, k], reduction="none"))
+            same = same & (others[:, k] == free[:, k, None])
+            sums = sums + whole["free_before"][rows[k]][free[:, k]]
+        return torch.stack(found, -1)
 
     def _rows(self, symbols: Tensor) -> Tensor:
         """Which rows of a table symbols (..., n) have."""
         starts = torch.tensor([rows.start for rows in slices(self.config.rows)], device=symbols.device)
-        levels = torch.tensor([0, *self.levels[1:]], device=symbols.device)
+        levels = torch.tensor([0, *self.levels[1 : self.tied]], device=symbols.device)
         return symbols + starts + levels * symbols[..., :1]
 
     def _nats(self, known: Tensor, embedded: Tensor, symbols: Tensor, whole: dict[str, Tensor]) -> Tensor:
@@ -171,7 +246,7 @@ class QuantizedNetwork(nn.Module):
         first = mixed @ whole["first"] + whole["first_bias"]
         rows, size = self._rows(symbols), self.config.hidden
         found = []
-        for k, levels in enumerate(slices(self.levels)):
+        for k, levels in enumerate(slices(self.levels)[: self.tied]):
             hidden = squash(sums[:, (k - 1) * size : k * size] if k else first)
             logits = floored((hidden @ whole["tell"][levels].T + whole["tell_bias"][levels]) * 2.0**-SHIFT) / 16
             found.append(F.cross_entropy(logits, symbols[:, k], reduction="none"))

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import vidtok
 from vidtok.checkpoint import write_atomically
-from vidtok.config import to_dict
+from vidtok.config import from_dict, to_dict
 from vidtok.errors import ConfigError, ModelError
 from vidtok.training.distributed import World
 from vidtok.training.optimizer import Optimizer
@@ -117,7 +117,7 @@ def load_run(folder: Path, run: Run[Any, Any], world: World) -> list[str]:
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, ValueError) as exc:
         raise ModelError(f"{path} cannot be resumed: {exc}") from exc
-    old, new = numbers["config"], to_dict(run.config)
+    old, new = _completed(numbers["config"], type(run.config)), to_dict(run.config)
     if old["model"] != new["model"]:
         changed = ", ".join(_differences(old["model"], new["model"], "model."))
         raise ConfigError(f"{folder} holds a run of another model ({changed} differ); give another --output")
@@ -137,6 +137,14 @@ def load_run(folder: Path, run: Run[Any, Any], world: World) -> list[str]:
     run.monitor = numbers["monitor"]
     names = [name for name in _differences(old, new) if name.split(".")[0] not in FREE]
     return names + (["processes"] if numbers["processes"] != world.size else [])
+
+
+def _completed(config: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """A config of an earlier version, with the defaults of keys that it did not have yet."""
+    try:
+        return to_dict(from_dict(kind, config))
+    except ConfigError:  # it has keys that are gone
+        return config
 
 
 def _restore_random(states: Mapping[str, Tensor], world: World, processes: int) -> None:
