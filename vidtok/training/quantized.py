@@ -85,16 +85,17 @@ class QuantizedNetwork(nn.Module):
         """What all choices of the first symbol share, for each of them."""
         if name == "others":
             return common.repeat(self.levels[0], 1)
-        first, *others = common.split(self.levels[: self.tied])
+        first, *others = torch.split(common, list(self.levels[: self.tied]))
         return torch.cat([first, *(table.repeat(self.levels[0], 1) for table in others)])
 
     def shared(self, name: str, table: Tensor) -> Tensor:
         """The mean over choices of the first symbol of what `spread` makes; its own rows belong to it alone."""
         first = self.levels[0]
         if name == "others":
-            return table.unflatten(0, (first, -1)).mean(0)
-        own, *others = table.split(self.config.rows)
-        return torch.cat([torch.zeros_like(own), *(rows.unflatten(0, (first, -1)).mean(0) for rows in others)])
+            return table.view(first, -1, table.shape[1]).mean(0)
+        own, *others = torch.split(table, list(self.config.rows))
+        means = (rows.view(first, -1, table.shape[1]).mean(0) for rows in others)
+        return torch.cat([torch.zeros_like(own), *means])
 
     @torch.no_grad()
     def tensors(self) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
@@ -199,7 +200,7 @@ class QuantizedNetwork(nn.Module):
             hidden = squash(sums[:, k * size : (k + 1) * size])
             logits = hidden @ whole["tell"][level].T + whole["tell_bias"][level]
             gate = gates[k * len(SOURCES) + turn]
-            weights = (hidden @ whole["copy"][gate].T + whole["copy_bias"][gate]).unflatten(1, (-1, 2))
+            weights = (hidden @ whole["copy"][gate].T + whole["copy_bias"][gate]).view(len(hidden), -1, 2)
             weights = torch.where(same, weights[..., 0], weights[..., 1])
             nowhere = logits.shape[1]
             places = torch.where(others[:, k] == NONE, nowhere, others[:, k])
