@@ -70,10 +70,11 @@ class Motion(nn.Module):
 
     def frames(self, frame: Tensor, vectors: Tensor) -> Tensor:
         """The frame before (B, H, W, 3) and vectors (B, h, w, 2) -> what they make of the next ones (B, T, H, W, 3)."""
-        field = _spread(vectors, self.geometry.space)
-        image = frame.permute(0, 3, 1, 2)
-        moved = [_sample(image, field * j) for j in range(1, self.geometry.time + 1)]
-        return torch.stack(moved, dim=1).permute(0, 1, 3, 4, 2)
+        time, image = self.geometry.time, frame.permute(0, 3, 1, 2)
+        steps = torch.arange(1, time + 1, device=frame.device).view(-1, 1, 1, 1, 1)
+        fields = _spread(vectors, self.geometry.space) * steps
+        moved = _sample(image.expand(time, *image.shape).flatten(0, 1), fields.flatten(0, 1))
+        return moved.view(time, *image.shape).permute(1, 0, 3, 4, 2)
 
     def cells(self, values: Tensor, vectors: Tensor) -> Tensor:
         """What belongs to cells, (B, 1, h, w, C), moved by a latent frame's time."""
@@ -148,10 +149,11 @@ def _repeat(cells: Tensor, times: int) -> Tensor:
 def _sample(image: Tensor, off: Tensor) -> Tensor:
     """Image (B, C, H, W) at (x, y) + off (B, H, W, 2), in its pixels, linear between them, held at the border."""
     height, width = image.shape[2:]
-    y = torch.arange(height, device=off.device)[:, None]
-    x = torch.arange(width, device=off.device)
-    at = torch.stack([(x + off[..., 0]) * 2 + 1, (y + off[..., 1]) * 2 + 1], dim=-1) / off.new_tensor([width, height])
-    return F.grid_sample(image, at - 1, mode="bilinear", padding_mode="border", align_corners=False)
+    y = (torch.arange(height, device=off.device) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=off.device) * 2 + 1) / width - 1
+    own = torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)
+    at = off * off.new_tensor([2 / width, 2 / height]) + own
+    return F.grid_sample(image, at, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _shrink(image: Tensor, times: int) -> Tensor:
