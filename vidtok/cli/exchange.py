@@ -83,7 +83,7 @@ def _check_suffix(target: Path) -> None:
         raise click.UsageError(f"{target}: cannot write {target.suffix or 'a name without suffix'}; use .npy or .bin")
 
 
-@click.command("import", epilog=opt.epilog("vidtok import ids.npy -o ids.vtok --vocabulary 4194304"))
+@click.command("import", epilog=opt.epilog("vidtok import ids.npy -o ids.vtok --vocabulary 4202500000"))
 @click.argument("file", metavar="IDS.npy")
 @click.option("-o", "--output", required=True, metavar="OUT", help="Token file to write.")
 @click.option(
