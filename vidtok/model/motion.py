@@ -151,7 +151,7 @@ def _sample(image: Tensor, off: Tensor) -> Tensor:
     height, width = image.shape[2:]
     y = (torch.arange(height, device=off.device) * 2 + 1) / height - 1
     x = (torch.arange(width, device=off.device) * 2 + 1) / width - 1
-    own = torch.stack(torch.broadcast_tensors(x, y[:, None]), dim=-1)
+    own = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
     at = off * off.new_tensor([2 / width, 2 / height]) + own
     return F.grid_sample(image, at, mode="bilinear", padding_mode="border", align_corners=False)
 
