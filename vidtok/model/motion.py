@@ -91,20 +91,29 @@ class Motion(nn.Module):
         rows, columns = now.shape[2] // space, now.shape[3] // space
         found = self._whole(_shrink(before[:, None], time), _shrink(now[:, -1:], time))
         ahead = sorted({(time + 1) // 2, time})  # frames that are compared
-        half = _shrink(before[:, None], 2).repeat(len(ahead), 1, 1, 1)
-        target = _shrink(torch.cat([now[:, j - 1 : j] for j in ahead]), 2)
+        half = _shrink(before[:, None], 2)
+        target = torch.stack([_shrink(now[:, j - 1 : j], 2) for j in ahead])[:, None]  # (frames, 1, B, 1, H, W)
+        size = half.shape[2:]
+        own, scale = _centres(size, half.device), half.new_tensor([2 / size[1], 2 / size[0]])
 
-        def wrong(digits: Tensor) -> Tensor:
-            """What these vectors (B, blocks down, blocks across, 2) cost."""
-            field = _repeat(self.table[digits], space)[:, : half.shape[2], : half.shape[3]]
-            errors = (_sample(half, torch.cat([field * (j / 2) for j in ahead])) - target).square()
-            means = torch.stack(_block_means(errors, space)[:, 0].chunk(len(ahead))).mean(0)
+        def wrong(tried: Sequence[Tensor]) -> Tensor:
+            """What each of these fields of digits (B, blocks down, blocks across, 2) costs."""
+            digits = torch.stack(list(tried))
+            vectors = self.table[digits]
+            moves = torch.stack([vectors * (j / 2) * scale for j in ahead])  # (frames, n, B, down, across, 2)
+            at = _repeat(moves.flatten(0, 2), space)[:, : size[0], : size[1]] + own
+            images = half.expand(*moves.shape[:2], *half.shape).flatten(0, 2)
+            errors = (_look_up(images, at).view(*moves.shape[:2], *half.shape) - target).square_()
+            means = _block_means(errors.flatten(0, 2), space).view(*moves.shape[:-1]).mean(0)
             return _worth(means) + MOVING * (digits != self.still).any(-1)
 
         steps = range(-AROUND, AROUND + 1)
-        tried = [(found + found.new_tensor([x, y])).clamp(0, 2 * self.still) for y in steps for x in steps]
-        found = _least(tried, [wrong(digits) for digits in tried])
-        found = _agree(found, wrong, passes=1)
+        costs, tried = [], []
+        for y in steps:
+            row = [(found + found.new_tensor([x, y])).clamp(0, 2 * self.still) for x in steps]
+            costs.append(wrong(row))
+            tried += row
+        found = _agree(_least(tried, torch.cat(costs)), wrong, passes=1)
         return _repeat(found, 2)[:, :rows, :columns]
 
     def _whole(self, before: Tensor, last: Tensor) -> Tensor:
@@ -121,8 +130,8 @@ class Motion(nn.Module):
         off = torch.arange(count, device=last.device) - reach
         volume = volume + MOVING * ((off[:, None] != 0) | (off != 0)).flatten()
 
-        def wrong(chosen: Tensor) -> Tensor:
-            return volume.gather(-1, chosen)[..., 0]
+        def wrong(tried: Sequence[Tensor]) -> Tensor:
+            return torch.stack([volume.gather(-1, chosen)[..., 0] for chosen in tried])
 
         best = _agree(volume.argmin(-1, keepdim=True), wrong, passes=2)[..., 0]
         whole = torch.stack([best % count - reach, best // count - reach], dim=-1)
@@ -143,16 +152,26 @@ def _spread(vectors: Tensor, space: int) -> Tensor:
 
 def _repeat(cells: Tensor, times: int) -> Tensor:
     """(B, h, w, n) -> (B, h * times, w * times, n)."""
-    return cells.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)
+    b, h, w, n = cells.shape
+    return cells[:, :, None, :, None].expand(b, h, times, w, times, n).reshape(b, h * times, w * times, n)
 
 
 def _sample(image: Tensor, off: Tensor) -> Tensor:
     """Image (B, C, H, W) at (x, y) + off (B, H, W, 2), in its pixels, linear between them, held at the border."""
     height, width = image.shape[2:]
-    y = (torch.arange(height, device=off.device) * 2 + 1) / height - 1
-    x = (torch.arange(width, device=off.device) * 2 + 1) / width - 1
-    own = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
-    at = off * off.new_tensor([2 / width, 2 / height]) + own
+    return _look_up(image, off * off.new_tensor([2 / width, 2 / height]) + _centres((height, width), off.device))
+
+
+def _centres(size: Sequence[int], device: torch.device) -> Tensor:
+    """(x, y) of the pixels of an image (H, W), which reaches from -1 to 1: (H, W, 2)."""
+    height, width = size
+    y = (torch.arange(height, device=device) * 2 + 1) / height - 1
+    x = (torch.arange(width, device=device) * 2 + 1) / width - 1
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=-1)
+
+
+def _look_up(image: Tensor, at: Tensor) -> Tensor:
+    """Image (B, C, H, W) at `at` (B, H, W, 2), in units of `_centres`, linear between pixels, held at the border."""
     return F.grid_sample(image, at, mode="bilinear", padding_mode="border", align_corners=False)
 
 
@@ -176,7 +195,7 @@ def _worth(errors: Tensor) -> Tensor:
     return ((across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]) / 16 + FLOOR).log2()
 
 
-def _agree(chosen: Tensor, wrong: Callable[[Tensor], Tensor], passes: int) -> Tensor:
+def _agree(chosen: Tensor, wrong: Callable[[Sequence[Tensor]], Tensor], passes: int) -> Tensor:
     """Labels (B, down, across, n) after each took one of those beside where that costs less: `wrong`, and `APART` for
     each of the four that differ. Half of the blocks at a time, like the squares of a chessboard (Besag 1986)."""
     down, across = chosen.shape[1:3]
@@ -185,7 +204,8 @@ def _agree(chosen: Tensor, wrong: Callable[[Tensor], Tensor], passes: int) -> Te
         labels = _bordered(chosen)
         beside = [labels[:, y : y + down, x : x + across] for y, x in BESIDE]
         tried = [chosen, *beside]
-        costs = [wrong(t) - APART * sum((t == b).all(-1).float() for b in beside) for t in tried]
+        alike = torch.stack([torch.stack([(t == b).all(-1) for b in beside]).sum(0) for t in tried])
+        costs = wrong(tried) - APART * alike
         chosen = torch.where((board == colour)[..., None], _least(tried, costs), chosen)
     return chosen
 
@@ -196,8 +216,7 @@ def _bordered(labels: Tensor) -> Tensor:
     return torch.cat([rows[:, :, :1], rows, rows[:, :, -1:]], dim=2)
 
 
-def _least(tried: list[Tensor], costs: list[Tensor]) -> Tensor:
-    """Of labels (B, down, across, n), for each block the first of those that cost (B, down, across) least."""
-    best = torch.stack(costs).argmin(0)
-    every = torch.stack(tried)
+def _least(tried: Sequence[Tensor], costs: Tensor) -> Tensor:
+    """Of labels (B, down, across, n), for each block the first of those that cost (n, B, down, across) least."""
+    best, every = costs.argmin(0), torch.stack(list(tried))
     return every.gather(0, best[None, ..., None].expand(1, *every.shape[1:]))[0]
