@@ -45,27 +45,23 @@ class Conv(nn.Module):
         self.register_parameter(name, nn.Parameter(value))
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._convolved(x, self.weight, self.bias)
+
+    def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """On the CPU by the kernel that is exact for every size, wherever the weights are not trained."""
         b, t, h, w, c = x.shape
         image = x.reshape(b * t, h, w, c).permute(0, 3, 1, 2)
         if x.device.type == "cpu" and HAS_ONEDNN and not torch.is_grad_enabled():
-            y = self._onednn(image)
-        elif x.device.type == "cpu" and HAS_ONEDNN and not (self.training or self.weight.requires_grad):
-            y = _Exact.apply(image, self)  # type: ignore[no-untyped-call]
+            y = _convolve(image, weight, bias)
+        elif x.device.type == "cpu" and HAS_ONEDNN and not (self.training or weight.requires_grad):
+            y = _Exact.apply(image, weight, bias)  # type: ignore[no-untyped-call]
         else:
-            y = F.conv2d(image, self.weight.to(x.dtype), self.bias.to(x.dtype), padding=self.kernel // 2)
+            y = F.conv2d(image, weight.to(x.dtype), bias.to(x.dtype), padding=self.kernel // 2)
         return y.permute(0, 2, 3, 1).reshape(b, t, h, w, -1)
-
-    def _onednn(self, image: Tensor) -> Tensor:
-        """The kernel that is exact for every size; bf16 is computed in fp32 where the processor has no bf16."""
-        return _convolve(image, self.weight, self.bias)
-
-    def _onednn_back(self, slope: Tensor) -> Tensor:
-        """Slopes by what went out -> by what came in: a convolution too, of the weights turned round."""
-        turned = self.weight.flip(2, 3).transpose(0, 1).contiguous()
-        return _convolve(slope, turned, turned.new_zeros(len(turned)))
 
 
 def _convolve(image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """bf16 is computed in fp32 where the processor has no bf16."""
     kind, pad = image.dtype, [weight.shape[-1] // 2] * 2
     weight, bias = weight.to(kind), bias.to(kind)
     if kind != torch.bfloat16 or not HAS_BF16:
@@ -77,13 +73,16 @@ class _Exact(torch.autograd.Function):
     """A convolution whose weights are fixed, with slopes by the same kernel: exact both ways."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, conv: Conv) -> Tensor:
-        ctx.conv = conv
-        return conv._onednn(image)
+    def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return _convolve(image, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        return ctx.conv._onednn_back(slope), None
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        """A convolution too, of the weights turned round."""
+        (weight,) = ctx.saved_tensors
+        turned = weight.flip(2, 3).transpose(0, 1).contiguous()
+        return _convolve(slope, turned, turned.new_zeros(len(turned))), None, None
 
 
 class FixedConv(Conv):
@@ -92,9 +91,10 @@ class FixedConv(Conv):
     def _hold(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, first: int = 0) -> Tensor:
+        """Only the channels from `first` on."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x.to(self.weight.dtype))
+            return self._convolved(x.to(self.weight.dtype), self.weight[first:], self.bias[first:])
 
 
 class ChannelNorm(nn.Module):

@@ -226,7 +226,7 @@ class RecurrentTokenizer(Tokenizer):
         ids: list[Tensor] = []
         codes: list[Tensor] = []  # of the last stage
         terms: dict[str, Tensor] = defaultdict(lambda: patches.new_zeros(()))
-        moves = self._search(patches, None)
+        moves, _ = self._search(patches, None)
         for i in range(t):
             found = []
             digits = moves[i] if i else None
@@ -267,7 +267,7 @@ class RecurrentTokenizer(Tokenizer):
         if self.motion and kept:
             seen = kept.pop()  # luma of the last frame
         taps = _split(tuple(kept), quality)  # of the decoder of each stage, where it is needed
-        moves = self._search(patches, seen)
+        moves, seen = self._search(patches, seen)
         ids = []
         for i in range(t):
             now = patches[:, i : i + 1]
@@ -292,8 +292,8 @@ class RecurrentTokenizer(Tokenizer):
                     taps[stage] = self.decoder(memory.estimate, memory.notes, taps[stage], dtype)[1]
             ids.append(_stack(found))
         kept = [tap for stage in taps for tap in stage] if refine else []
-        if self.motion:
-            kept.append(luma(from_patches(patches[:, -1:], self.geometry)[:, -1]))
+        if seen is not None:
+            kept.append(seen)
         return torch.cat(ids, dim=1), State(state.latent + t, (*_flat(memories), *kept))
 
     def _refined(
@@ -344,21 +344,24 @@ class RecurrentTokenizer(Tokenizer):
         if self.motion is None or vectors is None or not vectors.any():
             return self.recurrence.predict(memory.estimate), memory
         vectors = vectors[:, 0]
-        last = from_patches(self.decoder.synthesis(memory.estimate), self.geometry)[:, -1]
+        frame = Geometry(time=1, space=self.geometry.space)
+        last = from_patches(self.decoder.synthesis(memory.estimate, -patch_values(frame)), frame)[:, 0]
         prediction = self.encoder.analysis(to_patches(self.motion.frames(last, vectors), self.geometry))
         notes, said = (self.motion.cells(values, vectors) for values in (memory.notes, memory.said))
         return prediction, Memory(memory.estimate, notes, said)
 
-    def _search(self, patches: Tensor, seen: Tensor | None) -> list[Tensor | None]:
-        """Digits (B, 1, h, w, 2) of the motion in each latent frame; `seen`: luma (B, H, W) of the frame before."""
-        if self.motion is None:
-            return [None] * patches.shape[1]
+    def _search(self, patches: Tensor, seen: Tensor | None) -> tuple[list[Tensor | None], Tensor | None]:
+        """Digits (B, 1, h, w, 2) of the motion in each latent frame, and luma (B, H, W) of the last frame; `seen`: that
+        of the frame before the first."""
         found: list[Tensor | None] = []
-        for i in range(patches.shape[1]):
-            now = luma(from_patches(patches[:, i : i + 1], self.geometry))
+        for patch in patches.unbind(1):
+            if self.motion is None:
+                found.append(None)
+                continue
+            now = luma(from_patches(patch[:, None], self.geometry))
             found.append(None if seen is None else self.motion.search(seen, now)[:, None])
             seen = now[:, -1]
-        return found
+        return found, seen
 
     def _vectors(self, digits: Tensor | None) -> Tensor | None:
         return None if self.motion is None or digits is None else self.motion.table[digits]
