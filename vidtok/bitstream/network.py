@@ -390,19 +390,22 @@ def slices(sizes: Sequence[int]) -> list[slice]:
 
 
 def convolve(values: npt.NDArray[np.generic], weights: Values) -> Values:
-    """3x3 sums (h, w, out) around each cell of values (h, w, in), zeros outside; weights (9 * in, out), row by row."""
+    """3x3 sums (h, w, out) around each cell of values (h, w, in), zeros outside; weights (9 * in, out), row by row.
+
+    Cells are gathered with those left and right of them, rows above and below are other views of the same."""
     h, w, size = values.shape
     out = np.empty((h, w, weights.shape[1]), np.float32)
-    rows = max(1, TILE // w)
+    rows, above, middle, below = max(1, TILE // w), *np.split(weights, 3)
     for top in range(0, h, rows):
         count = min(rows, h - top)
-        padded = np.zeros((count + 2, w + 2, size), np.float32)
         low, high = max(top - 1, 0), min(top + count + 1, h)
-        padded[low - top + 1 : high - top + 1, 1:-1] = values[low:high]
-        taps = np.empty((count, w, 9, size), np.float32)
-        for k in range(9):
-            taps[:, :, k] = padded[k // 3 : k // 3 + count, k % 3 : k % 3 + w]
-        np.matmul(taps.reshape(count * w, -1), weights, out=out[top : top + count].reshape(count * w, -1))
+        taps = np.zeros((count + 2, w, 3, size), np.float32)
+        inner, own = taps[low - top + 1 : high - top + 1], values[low:high]
+        inner[:, 1:, 0], inner[:, :, 1], inner[:, :-1, 2] = own[:, :-1], own, own[:, 1:]
+        flat, sums = taps.reshape(-1, 3 * size), out[top : top + count].reshape(count * w, -1)
+        np.matmul(flat[: -2 * w], above, out=sums)
+        sums += flat[w:-w] @ middle
+        sums += flat[2 * w :] @ below
     return out
 
 

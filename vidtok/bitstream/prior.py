@@ -9,6 +9,7 @@ the one below knows of the same latent frame. docs/coding.md has all that a read
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -108,10 +109,12 @@ def squeeze(part: Ids, course: Course) -> bytes:
         course.skip(part)
         return lz.squeeze(part, config.vocabulary)
     encoder = Encoder()
-    course.run(symbols, encoder.code)
-    payload = bytes([LEARNED]) + encoder.finish(log_lanes(encoder.information(), part.shape))
+    with ThreadPoolExecutor(1) as beside:
+        other = beside.submit(lz.squeeze, part, config.vocabulary)
+        course.run(symbols, encoder.code)
+        payload = bytes([LEARNED]) + encoder.finish(log_lanes(encoder.information(), part.shape))
     payload += bytes(max(0, -(-(part.size - FREE_IDS) // IDS_PER_BYTE) - len(payload) + 1))
-    return min(lz.squeeze(part, config.vocabulary), payload, key=len)
+    return min(other.result(), payload, key=len)
 
 
 def log_lanes(bits: int, shape: Sequence[int]) -> int:
