@@ -19,7 +19,7 @@ from token_files import make_header, make_ids, make_pts
 from vidtok import checkpoint
 from vidtok.bitstream.container import TokenReader, TokenWriter
 from vidtok.codec import DecodeOptions, EncodeOptions, decode_clips, encode_file, estimate_file
-from vidtok.codec.rates import Costs, Gauge, cut, for_bytes, for_psnr, frame_psnr, header_for
+from vidtok.codec.rates import Costs, Gauge, above, cut, for_bytes, for_psnr, frame_psnr, header_for
 from vidtok.errors import OutputExistsError, UsageError
 from vidtok.video import VideoReader
 
@@ -143,6 +143,65 @@ def test_bytes_do_not_depend_on_how(source: Path, model: Path, plain: Any, tmp_p
             encode_file(source, tmp_path / "x.vtok", options)
             found.add((tmp_path / "x.vtok").read_bytes())
         assert len(found) == 1
+
+
+@pytest.fixture(scope="module")
+def ways(source: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    """Plain and refined: frames of every quality, PSNR of its segments, and bytes of segments by quality."""
+    folder, original, found = tmp_path_factory.mktemp("ways"), pixels_of(source), {}
+    for refine in (0, 2):
+        frames = {}
+        for quality in (3, 2, 1):
+            path = folder / f"{refine}-{quality}.vtok"
+            options = EncodeOptions(model=model, quality=quality, segment_frames=SEGMENT, refine=refine)
+            encode_file(source, path, options)
+            frames[quality] = decoded(path, model)
+        with TokenReader(folder / f"{refine}-3.vtok") as reader:
+            sizes = Costs(reader).segments()
+        found[refine] = (frames, {q: segment_psnr(original, own) for q, own in frames.items()}, sizes)
+    return found
+
+
+def test_target_psnr_refines_where_it_costs_less(source: Path, model: Path, ways: Any, tmp_path: Path) -> None:
+    values = sorted(v for way in ways.values() for own in way[1].values() for v in own)
+    for wanted in (values[2] + 1e-6, values[len(values) // 2], values[-2], values[-1] + 1):
+        options = EncodeOptions(model=model, target_psnr=wanted, segment_frames=SEGMENT, refine=2, force=True)
+        report = encode_file(source, tmp_path / "x.vtok", options)
+        whole, refined = decoded(tmp_path / "x.vtok", model), 0
+        for i in range(4):
+            best = []
+            for refine, (_, known, sizes) in ways.items():
+                quality = next((q for q in (1, 2, 3) if known[q][i] >= wanted), 3)
+                short = known[quality][i] < wanted
+                best.append((short, -known[quality][i] if short else sizes[i][quality - 1], refine, quality))
+            _, _, refine, quality = min(best)
+            refined += refine > 0
+            inside = slice(i * SEGMENT, (i + 1) * SEGMENT)
+            assert np.array_equal(whole[inside], ways[refine][0][quality][inside])
+        assert report.refined == refined
+
+
+def test_target_bpp_is_no_worse_for_refining(source: Path, model: Path, plain: Any, tmp_path: Path) -> None:
+    for share in (0.3, 1.1):
+        wanted = plain[1][0].bpp * (1 - share) + plain[3][0].bpp * share
+        reports = []
+        for refine in (0, 2):
+            for segments in (SEGMENT, 0):
+                options = EncodeOptions(
+                    model=model, target_bpp=wanted, segment_frames=segments, refine=refine, force=True
+                )
+                reports.append(encode_file(source, tmp_path / "x.vtok", options))
+        assert all(report.bpp <= wanted for report in reports)
+        assert reports[2].psnr >= reports[0].psnr and reports[0].refined is None
+        assert reports[3].psnr > 5 and reports[3].refined in (0, 1) and reports[3].qualities.keys() <= {"1", "2", "3"}
+        with TokenReader(tmp_path / "x.vtok") as reader:
+            assert reader.verify(deep=True) == []
+
+
+def test_a_curve_above_another() -> None:
+    assert above(([10, 100], [1, 2]), ([10, 100], [1.5, 2.5])) == pytest.approx(-0.5)
+    assert above(([10, 100], [1, 2]), ([20, 200], [1, 2])) == pytest.approx(math.log10(2))
+    assert above(([10, 20], [1, 2]), ([30, 40], [3, 5])) == -3
 
 
 def test_parts_of_a_file_whose_segments_differ(source: Path, model: Path, plain: Any, tmp_path: Path) -> None:

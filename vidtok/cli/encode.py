@@ -177,6 +177,7 @@ def describe(row: dict[str, Any]) -> str:
     quality = "" if row["quality"] is None else f"quality {row['quality']}, "
     if row.get("qualities"):
         quality = "quality " + ", ".join(f"{q} ({count} segments)" for q, count in row["qualities"].items()) + ", "
+        quality += "" if row.get("refined") is None else f"{row['refined']} refined, "
     psnr = "" if row.get("psnr") is None else f"{row['psnr']:.2f} dB, "
     return (
         f"{row['path']} -> {row['output']}: {row['frames']} frames {row['width']}x{row['height']}, {quality}"

@@ -155,7 +155,7 @@ refine = click.option(
     default=0,
     show_default=True,
     metavar="N",
-    help="Search for better ids in N steps, each some 3 times the encoding; decoded as any file.",
+    help="Search for better ids in N steps, each some 3 times the encoding; with a target, where it pays.",
 )
 qualities = click.option(
     "--quality",

@@ -2,7 +2,8 @@
 
 A piece is as many frames as go through the network at once; it ends where a stored chunk or a segment ends.
 How long pieces are never changes a byte. Reading runs one piece ahead, in a thread of its own. With a target in place
-of a quality the file is written twice: with all stages to a temporary one first, then with those chosen (`rates`).
+of a quality the file is written twice: with all stages to a temporary one first, then with those chosen (`rates`);
+where ids are to be refined too, the plain ones go to a second one, and every segment is taken from where it is better.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from vidtok.codec.options import (
     segment_frames,
     set_threads,
 )
-from vidtok.codec.rates import Chosen, Gauge, choose, cut, header_for
+from vidtok.codec.rates import Gauge, Take, choose, cut, header_for
 from vidtok.errors import TooLargeError, UsageError
 from vidtok.model.model import Model
 from vidtok.prefetch import prefetch
@@ -76,25 +77,36 @@ def encode_file(
         total = _expected_frames(video, options)
         if not options.has_target:
             with TokenWriter(target, header, force=options.force) as sink:
-                _write(video, model, sink, options, total, progress)
-            chosen = Chosen((), None)
+                _write(video, model, [Recording(sink, options.refine)], options, total, progress)
+            chosen = None
         else:
             with contextlib.ExitStack() as stack:
                 place: Any = target
                 if isinstance(target, (str, os.PathLike)):  # first of all: it may be that nothing can be written there
                     place = stack.enter_context(OutputFile(target, force=options.force))
                 folder = place.target.parent if place is not target else None
-                spool: Any = stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=folder))
-                gauge = _gauge(model, video, options, header, total)
-                with TokenWriter(spool, header) as whole:
-                    _write(video, model, whole, options, total, progress, gauge)
-                spool.seek(0)
-                reader = TokenReader(spool)
-                chosen = choose(reader, options, gauge, warn or (lambda text: None))
+                ways = sorted({0, options.refine})
+                spools: list[Any] = [
+                    stack.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES, dir=folder)) for _ in ways
+                ]
+                with contextlib.ExitStack() as writers:
+                    takes = [
+                        Recording(
+                            writers.enter_context(TokenWriter(spool, header)),
+                            way,
+                            _gauge(model, video, options, header, total),
+                        )
+                        for spool, way in zip(spools, ways, strict=True)
+                    ]
+                    _write(video, model, takes, options, total, progress)
+                for spool in spools:
+                    spool.seek(0)
+                found = [Take(TokenReader(spool), take.gauge) for spool, take in zip(spools, takes, strict=True)]
+                chosen = choose(found, options, warn or (lambda text: None))
                 with TokenWriter(place, header_for(header, chosen.stages)) as sink:
-                    cut(reader, sink, chosen.stages)
+                    cut(chosen.source, sink, chosen.stages)
     info, done = video.info, sink.frames
-    held = chosen.stages or [quality or 1]
+    held = (chosen.stages if chosen else None) or [quality or 1]
     each = model.geometry.latents(header.segment_frames) or sink.latents
     latents = [min(each, sink.latents - i * each) for i in range(len(held))]
     stages = sum(q * count for q, count in zip(held, latents, strict=True)) / sum(latents)
@@ -109,56 +121,70 @@ def encode_file(
         raw_bpp=stages * math.log2(model.vocabulary) / (model.geometry.time * model.geometry.space**2),
         dropped_audio=len(info.audio_streams) if options.audio == "drop" else 0,
         seconds=time.perf_counter() - began,
-        qualities=histogram(chosen.stages) if options.has_target else None,
-        psnr=chosen.psnr,
+        qualities=histogram(chosen.stages) if chosen else None,
+        refined=sum(chosen.source.sources) if chosen and options.refine else None,
+        psnr=chosen.psnr if chosen else None,
     )
+
+
+class Recording(NamedTuple):
+    """Where ids go that are refined in so many steps; `gauge` sees frames and ids."""
+
+    sink: TokenWriter
+    refine: int
+    gauge: Gauge | None = None
 
 
 def _write(
     video: VideoReader,
     model: Model,
-    sink: TokenWriter,
+    takes: Sequence[Recording],
     options: EncodeOptions,
     total: int | None,
     progress: Progress | None,
-    gauge: Gauge | None = None,
 ) -> None:
-    """All frames of `video` through the model into `sink`, its end included; `gauge` sees frames and ids."""
-    header, done = sink.header, 0
-    stream = model.encoder(video.info.height, video.info.width, options.schedule, header.quality, options.refine)
+    """All frames of `video` through the model into all `takes`, their ends included."""
+    header, done, info = takes[0].sink.header, 0, video.info
+    streams = [model.encoder(info.height, info.width, options.schedule, header.quality, take.refine) for take in takes]
 
-    def store(ids: np.ndarray, frames: np.ndarray, pts: Sequence[int] = ()) -> None:
-        sink.write(as_stored(ids, header), pts)
-        if gauge:
-            gauge.push(frames, ids)
+    def store(frames: np.ndarray, pts: Sequence[int], ends_segment: bool) -> None:
+        for take, stream in zip(takes, streams, strict=True):
+            _store(take, stream.push(frames), frames, pts)
+            if ends_segment:
+                _store(take, stream.flush(), frames[:0], ())
+                if take.gauge:
+                    take.gauge.end_segment()
 
-    with closing(prefetch(_pieces(video, header, stream.latents_per_pass))) as ahead:
+    with closing(prefetch(_pieces(video, header, streams[0].latents_per_pass))) as ahead:
         for piece in ahead:
-            store(stream.push(piece.pixels), piece.pixels, piece.pts)
-            if piece.ends_segment:
-                store(stream.flush(), piece.pixels[:0])
-                if gauge:
-                    gauge.end_segment()
+            store(piece.pixels, piece.pts, piece.ends_segment)
             if piece.audio:
-                sink.write_audio(piece.audio)
+                for take in takes:
+                    take.sink.write_audio(piece.audio)
             done += len(piece.pts)
             if progress:
                 progress(done, total)
     if not header.segment_frames or done % header.segment_frames:
-        store(stream.flush(), np.empty((0, video.info.height, video.info.width, 3), np.uint8))
-        if gauge:
-            gauge.end_segment()
-    if header.audio and (rest := video.take_audio()):
-        sink.write_audio(rest)
-    sink.finish(damaged_source=video.damaged, last_duration=video.last_duration)
+        store(np.empty((0, info.height, info.width, 3), np.uint8), (), True)
+    rest = video.take_audio() if header.audio else b""
+    for take in takes:
+        if rest:
+            take.sink.write_audio(rest)
+        take.sink.finish(damaged_source=video.damaged, last_duration=video.last_duration)
+
+
+def _store(take: Recording, ids: np.ndarray, frames: np.ndarray, pts: Sequence[int]) -> None:
+    take.sink.write(as_stored(ids, take.sink.header), pts)
+    if take.gauge:
+        take.gauge.push(frames, ids)
 
 
 def _gauge(
     model: Model, video: VideoReader, options: EncodeOptions, header: TokenHeader, total: int | None
 ) -> Gauge | None:
-    """What measures every quality, where the choice needs it: not for bytes of a video that is one segment."""
+    """What measures every quality, where the choice needs it: not for bytes of a video that is one segment, plain."""
     several = header.segment_frames and (total is None or total > header.segment_frames)
-    if options.target_psnr is None and not several:
+    if options.target_psnr is None and not several and not options.refine:
         return None
     return Gauge(model, video.info.height, video.info.width, options.schedule)
 

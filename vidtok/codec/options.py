@@ -108,6 +108,7 @@ class EncodeReport:
     dropped_audio: int  # streams
     seconds: float
     qualities: dict[str, int] | None = None  # with a target: how many segments have which
+    refined: int | None = None  # with a target and refinement: how many segments were better with it
     psnr: float | None = None  # mean over frames in dB, where a target made it known
 
 

@@ -4,7 +4,8 @@
          \\-> decoders of every quality -> PSNR of each segment /
 
 The ids of a lower quality are a prefix of those of a higher one, and so are the bytes of a chunk: what every choice
-costs is known exactly, and cutting needs no second encoding. What is kept in memory is a few numbers a chunk.
+costs is known exactly, and cutting needs no second encoding. What is kept in memory is a few numbers a chunk. Where ids
+are refined there are two such takes of the video, plain and refined, and segments are chosen from both.
 """
 
 from __future__ import annotations
@@ -69,10 +70,39 @@ def frame_psnr(a: np.ndarray, b: np.ndarray) -> float:
     return psnr_of(int(np.einsum("ijk,ijk->", off, off, dtype=np.int64)) / off.size)
 
 
+class Take(NamedTuple):
+    """The video encoded one way, with all stages."""
+
+    reader: TokenReader
+    gauge: Gauge | None
+
+
+class Medley:
+    """Segments of takes of the same video, put together: `sources` says for each segment which take it is from."""
+
+    def __init__(self, takes: Sequence[Take], sources: Sequence[int]) -> None:
+        self._readers, self.sources = [take.reader for take in takes], sources
+        first = self._readers[0]
+        self.header, self.chunks, self.segments, self.frames = first.header, first.chunks, first.segments, first.frames
+        self.summary, self.damaged_source, self.last_duration = first.summary, first.damaged_source, first.last_duration
+        self.audio = first.audio
+        gauges = [take.gauge.segments for take in takes if take.gauge]
+        self.sums = [gauges[k][segment] for segment, k in enumerate(sources)] if gauges else []  # of PSNR, by quality
+
+    def _reader(self, chunk: int) -> TokenReader:
+        return self._readers[self.sources[self.chunks[chunk].segment]]
+
+    def read_head(self, chunk: int) -> ChunkHead:
+        return self._reader(chunk).read_head(chunk)
+
+    def read_payloads(self, chunk: int) -> tuple[ChunkHead, list[bytes]]:
+        return self._reader(chunk).read_payloads(chunk)
+
+
 class Costs:
     """The bytes of a file, less its audio, for any choice of stages, from one that holds all of them everywhere."""
 
-    def __init__(self, reader: TokenReader) -> None:
+    def __init__(self, reader: TokenReader | Medley) -> None:
         self.reader, self.header = reader, reader.header
         self.segment_of = [chunk.segment for chunk in reader.chunks]
         heads = [reader.read_head(chunk.number) for chunk in reader.chunks]
@@ -118,35 +148,87 @@ def header_for(header: TokenHeader, stages: Sequence[int]) -> TokenHeader:
 
 
 class Chosen(NamedTuple):
-    """Stages of each segment, and the mean PSNR of all frames where it was measured."""
+    """Stages of each segment, what they are cut from, and the mean PSNR of all frames where it was measured."""
 
     stages: Sequence[int]
+    source: Medley
     psnr: float | None
 
 
-def choose(reader: TokenReader, options: EncodeOptions, gauge: Gauge | None, warn: Warn) -> Chosen:
-    """What the target of `options` asks for, of a file that has all stages. What cannot be reached is said once."""
-    sums = gauge.segments if gauge else []
+def choose(takes: Sequence[Take], options: EncodeOptions, warn: Warn) -> Chosen:
+    """What the target of `options` asks for, of takes that have all stages. What cannot be reached is said once."""
+    reader = takes[0].reader
     frames = [reader.header.segment_frames] * reader.segments
     if frames:
         frames[-1] = reader.frames - sum(frames[:-1])
-    assert not sums or len(sums) == len(frames)
     if options.target_psnr is not None:
-        stages = for_psnr(options.target_psnr, sums, frames)
-        low = sum(own[q - 1] / n < options.target_psnr for own, q, n in zip(sums, stages, frames, strict=True))
+        chosen = _by_psnr(takes, options.target_psnr, frames)
+        own = zip(chosen.source.sums, chosen.stages, frames, strict=True)
+        low = sum(sums[q - 1] / n < options.target_psnr for sums, q, n in own)
         if low:
-            warn(f"{low} of {len(stages)} segments stay below {options.target_psnr:g} dB at the highest quality")
-    else:
-        assert options.target_bpp is not None
-        pixels = reader.frames * (reader.header.width or 0) * (reader.header.height or 0)
-        costs = Costs(reader)
-        gains = sums or [tuple(range(1, costs.header.stages + 1))] * len(frames)
-        stages = for_bytes(costs, options.target_bpp * pixels / 8, gains)
-        bpp = costs.total(stages) * 8 / pixels
-        if bpp > options.target_bpp:
-            warn(f"--target-bpp {options.target_bpp:g} cannot be reached: quality 1 takes {bpp:.4f} bits per pixel")
-    psnr = math.fsum(own[q - 1] for own, q in zip(sums, stages, strict=True)) / reader.frames if sums else None
-    return Chosen(stages, psnr)
+            warn(f"{low} of {len(frames)} segments stay below {options.target_psnr:g} dB at the highest quality")
+        return chosen
+    assert options.target_bpp is not None
+    pixels = reader.frames * (reader.header.width or 0) * (reader.header.height or 0)
+    chosen, size = _by_bytes(takes, options.target_bpp * pixels / 8)
+    if size * 8 / pixels > options.target_bpp:
+        bpp = size * 8 / pixels
+        warn(f"--target-bpp {options.target_bpp:g} cannot be reached: quality 1 takes {bpp:.4f} bits per pixel")
+    return chosen
+
+
+def _by_psnr(takes: Sequence[Take], wanted: float, frames: Sequence[int]) -> Chosen:
+    """Of each segment the take that reaches `wanted` dB with fewest bytes, else the one that comes nearest."""
+    ways = [Medley(takes, [k] * len(frames)) for k in range(len(takes))]
+    plans = [for_psnr(wanted, way.sums, frames) for way in ways]
+    sizes = [Costs(way).segments() for way in ways]
+
+    def loss(segment: int, take: int) -> tuple[bool, float]:
+        quality = plans[take][segment]
+        found = ways[take].sums[segment][quality - 1]
+        short = found / frames[segment] < wanted
+        return short, -found if short else sizes[take][segment][quality - 1]
+
+    sources = [min(range(len(takes)), key=lambda k: loss(i, k)) for i in range(len(frames))]
+    return _chosen(Medley(takes, sources), [plans[k][i] for i, k in enumerate(sources)])
+
+
+def _by_bytes(takes: Sequence[Take], budget: float) -> tuple[Chosen, int]:
+    """The best that `budget` bytes can be, and its bytes: all segments of one take, or of each the better one."""
+    segments = range(takes[0].reader.segments)
+    ways = [Medley(takes, [k] * len(segments)) for k in range(len(takes))]
+    if len(takes) > 1:
+        curves = [list(zip(Costs(way).segments(), way.sums, strict=True)) for way in ways]
+        ways.append(Medley(takes, [int(above(curves[1][i], curves[0][i]) > 0) for i in segments]))
+
+    def plan(way: Medley) -> tuple[Chosen, int]:
+        costs = Costs(way)
+        stages = for_bytes(costs, budget, way.sums or [tuple(range(1, costs.header.stages + 1))] * len(segments))
+        return _chosen(way, stages), costs.total(stages)
+
+    def worth(found: tuple[Chosen, int]) -> tuple[bool, float, int]:
+        chosen, size = found
+        return size <= budget, (chosen.psnr or 0.0) if size <= budget else -size, -size
+
+    return max(map(plan, ways), key=worth)
+
+
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+def above(one: Curve, other: Curve) -> float:
+    """By how much a curve (bytes, sums of PSNR), rising, lies above another: the mean over the logarithm of the bytes
+    that both have; where they have none in common, by the ends."""
+    (sizes, sums), (others, other_sums) = ((np.log(bytes_), gains) for bytes_, gains in (one, other))
+    at = np.linspace(max(sizes[0], others[0]), min(sizes[-1], others[-1]), 33)
+    if at[0] >= at[-1]:
+        return float(sums[-1] - other_sums[-1])
+    return float(np.mean(np.interp(at, sizes, sums) - np.interp(at, others, other_sums)))
+
+
+def _chosen(source: Medley, stages: Sequence[int]) -> Chosen:
+    total = math.fsum(sums[q - 1] for sums, q in zip(source.sums, stages, strict=True)) if source.sums else None
+    return Chosen(stages, source, None if total is None else total / source.frames)
 
 
 def for_bytes(costs: Costs, budget: float, gains: Sequence[Sequence[float]]) -> list[int]:
@@ -224,7 +306,7 @@ def for_psnr(wanted: float, segments: Sequence[Sequence[float]], frames: Sequenc
     return plan
 
 
-def cut(reader: TokenReader, sink: TokenWriter, stages: Sequence[int]) -> None:
+def cut(reader: TokenReader | Medley, sink: TokenWriter, stages: Sequence[int]) -> None:
     """Copy a file to one with `header_for` these stages, as many of each segment; nothing is coded anew."""
     for chunk in reader.chunks:
         head, payloads = reader.read_payloads(chunk.number)
